@@ -1,0 +1,43 @@
+# One command each, from a fresh clone that has only make and Python >= 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all check fmt bench
+.DELETE_ON_ERROR:
+
+# Learn a dictionary from photographs; a finished demo is kept, an unfinished one starts again.
+demo: runs/demo/report.html
+	@echo "Open $(CURDIR)/runs/demo/report.html (remove runs/demo to learn it again)."
+
+runs/demo/report.html: | $(READY)
+	rm -rf runs/demo
+	$(BIN)/entrosparse fit --out runs/demo
+
+test: $(READY)
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/pytest -n 2
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest --doctest-modules src tests/test_docs.py
+
+fmt: $(READY)
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+bench: $(READY)
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+# The environment, made when it is missing and brought up to date when the locked versions change.
+$(READY): requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "entrosparse needs Python >= 3.11: name one, as in make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements-dev.lock
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -e .
+	touch $@

@@ -1,0 +1,38 @@
+"""Writing files so that a reader never sees half of one."""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_atomically(path: str | os.PathLike[str], writer: Callable[[BinaryIO], object]) -> None:
+    """Write a file aside in the same folder, then put it in place in one step.
+
+    Whoever opens ``path`` finds what was there before or all of the new content, even when the process
+    is killed or the disk fills up while it writes.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to create or replace. Its folder must exist.
+    writer : callable
+        Called once with a binary file open for writing.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written; ``path`` is then as it was before.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with aside.open("xb") as file:
+            writer(file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,193 @@
+"""The generative model of Eq. 5: Laplace codes, a dictionary with unit columns, Gaussian noise."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, final
+
+import safetensors
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from entrosparse.closed_form import LOG_2PI
+from entrosparse.errors import FileFormatError, InputError
+from entrosparse.files import write_atomically
+from entrosparse.priors import PRIORS, Prior
+
+_FORMAT = "entrosparse-model-1"
+_UNIT_TOLERANCE = 1e-3
+
+
+@final
+@dataclass(frozen=True)
+class SparseCodingModel:
+    """``x = W z + noise`` with ``z_h ~ prior(λ_h)`` and noise ``N(0, σ² I)`` (Eq. 5).
+
+    Attributes
+    ----------
+    dictionary : Tensor of shape (D, H)
+        W̃, with columns of unit length.
+    prior_scale : Tensor of shape (H,)
+        λ > 0, in units of the codes.
+    noise_variance : Tensor of shape ()
+        σ² > 0, in squared data units.
+    prior : Prior
+        The family of ``p(z_h)``; Laplace by default.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree.
+    """
+
+    dictionary: Tensor
+    prior_scale: Tensor
+    noise_variance: Tensor
+    prior: Prior = PRIORS["laplace"]
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.dictionary.shape)
+        if len(shape) != 2 or 0 in shape:
+            raise InputError(f"the 'dictionary' must have shape (D, H) with D, H >= 1; got {shape}")
+        if tuple(self.prior_scale.shape) != shape[1:]:
+            got = tuple(self.prior_scale.shape)
+            raise InputError(f"the 'prior_scale' must have shape ({shape[1]},) to match W; got {got}")
+        if self.noise_variance.ndim != 0:
+            got = tuple(self.noise_variance.shape)
+            raise InputError(f"the 'noise_variance' must be a scalar tensor; got shape {got}")
+
+    @property
+    def n_features(self) -> int:
+        """Data dimension D."""
+        return self.dictionary.shape[0]
+
+    @property
+    def n_components(self) -> int:
+        """Number of latents H."""
+        return self.dictionary.shape[1]
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Return the model with its tensors moved or cast, as :meth:`torch.Tensor.to` does."""
+        return replace(
+            self,
+            dictionary=self.dictionary.to(*args, **kwargs),
+            prior_scale=self.prior_scale.to(*args, **kwargs),
+            noise_variance=self.noise_variance.to(*args, **kwargs),
+        )
+
+    def sample(self, n_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw data and the codes behind them.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of data points N.
+        generator : torch.Generator, optional
+            Source of randomness.
+
+        Returns
+        -------
+        x : Tensor of shape (N, D)
+        z : Tensor of shape (N, H)
+        """
+        z = self.prior.sample(n_samples, self.prior_scale, generator)
+        shape = (n_samples, self.n_features)
+        noise = torch.randn(shape, dtype=z.dtype, device=z.device, generator=generator)
+        return z @ self.dictionary.T + self.noise_variance.sqrt() * noise, z
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return ``log p(x, z)`` in nats for x (..., D) and z (..., H); the result has shape (...)."""
+        residual = (x - z @ self.dictionary.T).square().sum(-1)
+        log_likelihood = -0.5 * (
+            self.n_features * (LOG_2PI + self.noise_variance.log()) + residual / self.noise_variance
+        )
+        return log_likelihood + self.prior.log_prob(z, self.prior_scale).sum(-1)
+
+    def validate(self) -> Self:
+        """Return the model itself if it is sound.
+
+        Raises
+        ------
+        InputError
+            If a value is not finite, a scale or the variance is not positive, or a column of the dictionary
+            is not of unit length.
+        """
+        for name, tensor in self._tensors().items():
+            if not torch.isfinite(tensor).all():
+                raise InputError(
+                    f"the '{name}' must be finite; got {int((~torch.isfinite(tensor)).sum())} others"
+                )
+        if not (self.prior_scale > 0).all():
+            raise InputError(
+                f"the 'prior_scale' must be > 0; got a minimum of {float(self.prior_scale.min())}"
+            )
+        if not self.noise_variance > 0:
+            raise InputError(f"the 'noise_variance' must be > 0; got {float(self.noise_variance)}")
+        deviation = float((self.dictionary.double().norm(dim=0) - 1.0).abs().max())
+        if deviation > _UNIT_TOLERANCE:
+            raise InputError(
+                f"the 'dictionary' must have columns of length 1; got lengths off by {deviation:.3g}"
+            )
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the three tensors as safetensors, aside first and then renamed into place."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
+        data = safetensors_bytes(tensors, metadata={"format": _FORMAT, "prior": self.prior.name})
+        write_atomically(path, lambda stream: stream.write(data))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        FileFormatError
+            If the file is missing, damaged, holds other tensors, or holds values that are not a model.
+        """
+        expected = {"dictionary": 2, "prior_scale": 1, "noise_variance": 0}
+        try:
+            with safetensors.safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT or metadata.get("prior") not in PRIORS:
+                    raise FileFormatError(f"'{path}' is not an entrosparse model of a version known here")
+                if set(file.keys()) != set(expected):
+                    raise FileFormatError(f"'{path}' must hold {sorted(expected)}; got {sorted(file.keys())}")
+                for name, n_axes in expected.items():
+                    part = file.get_slice(name)
+                    if len(part.get_shape()) != n_axes or part.get_dtype() not in ("F32", "F64"):
+                        raise FileFormatError(f"'{name}' in '{path}' has the wrong shape or dtype")
+                tensors = {name: file.get_tensor(name) for name in expected}
+            return cls(**tensors, prior=PRIORS[metadata["prior"]]).validate()
+        except FileFormatError:
+            raise
+        except FileNotFoundError as error:
+            raise FileFormatError(f"'{path}' does not exist") from error
+        except (OSError, InputError, safetensors.SafetensorError) as error:
+            raise FileFormatError(f"'{path}' cannot be read as a model: {error}") from error
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            "dictionary": self.dictionary,
+            "prior_scale": self.prior_scale,
+            "noise_variance": self.noise_variance,
+        }
+
+
+def unit_columns(matrix: Tensor) -> Tensor:
+    """Return the matrix with each column divided by its length; a column of zeros stays as it is."""
+    length = matrix.norm(dim=0)
+    return matrix / torch.where(length > 0, length, torch.ones_like(length))
+
+
+def check_data(x: Tensor, n_features: int | None = None) -> None:
+    """Raise InputError unless ``x`` is a finite floating-point matrix (N, D)."""
+    if x.ndim != 2 or 0 in x.shape:
+        raise InputError(f"the data must have shape (N, D) with N, D >= 1; got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise InputError(f"the data must be floating point; got {x.dtype}")
+    if n_features is not None and x.shape[1] != n_features:
+        raise InputError(f"the data must have {n_features} columns, as the model has; got {x.shape[1]}")
+    n_bad = int((~torch.isfinite(x)).sum())
+    if n_bad:
+        raise InputError(f"the data must be finite; got {n_bad} entries that are NaN or infinite")

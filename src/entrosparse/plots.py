@@ -1,0 +1,179 @@
+"""Figures: drawing only. Every function takes NumPy arrays and numbers and returns a Matplotlib figure."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+INK = "#40454d"
+"""Colour of all text and axes, so that a page can replace it by its own."""
+
+ELBO_COLOUR = "#8a63d2"
+ENTROPY_COLOURS = {"posterior": "#3b82d6", "prior": "#d97a2b", "likelihood": "#2a9d78"}
+ENTROPY_LABELS = {
+    "posterior": r"posterior  $\mathcal{H}[q(z)]$",
+    "prior": r"prior  $\mathcal{H}[p(z)]$",
+    "likelihood": r"likelihood  $\mathcal{H}[p(x|z)]$",
+}
+
+
+def draw_fields(dictionary: ArrayLike, prior_scale: ArrayLike, shape: tuple[int, int]) -> Figure:
+    """Draw the generative fields as a mosaic, from the largest prior scale to the smallest.
+
+    Parameters
+    ----------
+    dictionary : array of shape (D, H)
+        One field a column.
+    prior_scale : array of shape (H,)
+        λ, which gives the order.
+    shape : (int, int)
+        Height and width of a field in pixels; their product is D.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Each field on its own grey scale from −max|w| (black) to max|w| (white), zero in the middle.
+        The gaps between the fields are transparent.
+    """
+    order = np.argsort(-np.asarray(prior_scale), kind="stable")
+    images = np.asarray(dictionary).T[order].reshape(-1, *shape)
+    peak = np.abs(images).max(axis=(1, 2), keepdims=True)
+    mosaic = _mosaic(images / np.where(peak > 0, peak, 1.0), n_columns=int(np.ceil(np.sqrt(len(images)))))
+    height, width = mosaic.shape
+    scale = max(1, round(1000 / width))
+    figure = Figure(figsize=(width * scale / 100, height * scale / 100), dpi=100, facecolor="none")
+    axes = figure.add_axes((0, 0, 1, 1), frame_on=False, xticks=[], yticks=[])
+    axes.imshow(mosaic, cmap="gray", vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
+    return figure
+
+
+def draw_elbo(epoch: Sequence[int], elbo: Sequence[float], annealed: Sequence[bool]) -> Figure:
+    """Draw the held-out ELBO (nats per patch) over the epochs; annealed epochs lie on a shade."""
+    figure, (axes,) = _panels(1, height=3.2)
+    axes.plot(epoch, elbo, color=ELBO_COLOUR, marker="o", markersize=4)
+    axes.set_ylabel("held-out ELBO (nats per patch)")
+    last = max((e for e, shaded in zip(epoch, annealed, strict=True) if shaded), default=None)
+    if last is not None:
+        axes.axvspan(epoch[0], last, color=ELBO_COLOUR, alpha=0.12, linewidth=0)
+        axes.text(epoch[0], 1.0, " annealed", color=INK, va="bottom", transform=axes.get_xaxis_transform())
+    return figure
+
+
+def draw_entropies(epoch: Sequence[int], entropies: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the terms of the ELBO (nats per patch) over the epochs, one panel each.
+
+    Parameters
+    ----------
+    epoch : sequence of int
+        Epochs.
+    entropies : mapping of str to sequence of float
+        ``"posterior"``, ``"prior"`` and ``"likelihood"``: a value an epoch. The ELBO is the first less
+        the other two (Eq. 15).
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Three panels over one axis of epochs, each with its own range.
+    """
+    figure, panels = _panels(len(entropies), height=5.4)
+    for axes, (name, values) in zip(panels, entropies.items(), strict=True):
+        axes.plot(epoch, values, color=ENTROPY_COLOURS[name], marker="o", markersize=3.5)
+        axes.set_title(ENTROPY_LABELS[name], loc="left", fontsize=10, color=ENTROPY_COLOURS[name])
+    panels[len(panels) // 2].set_ylabel("entropy (nats per patch)")
+    return figure
+
+
+def draw_prior_scales(prior_scale: ArrayLike) -> Figure:
+    """Draw the histogram of the prior scales λ (data units)."""
+    figure, (axes,) = _panels(1, height=3.2)
+    prior_scale = np.asarray(prior_scale)
+    bins = list(np.linspace(0, prior_scale.max(), 26))
+    axes.hist(prior_scale, bins, color=ENTROPY_COLOURS["prior"], rwidth=0.9)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.set_xlabel("prior scale λ (data units)")
+    axes.set_ylabel("number of fields")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def draw_patches(
+    originals: ArrayLike, reconstructions: ArrayLike, deviations: ArrayLike, shape: tuple[int, int]
+) -> Figure:
+    """Draw patches, what the model makes of them, and how sure it is.
+
+    Parameters
+    ----------
+    originals, reconstructions : array of shape (N, D)
+        x and W̃ν in data units; a patch and its reconstruction share one grey scale around zero.
+    deviations : array of shape (N, D)
+        Posterior standard deviation of the reconstruction per pixel, data units; one scale for all,
+        from the smallest to the largest.
+    shape : (int, int)
+        Height and width of a patch in pixels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Three rows (original, reconstruction, deviation) of N patches.
+    """
+    originals, reconstructions = np.asarray(originals), np.asarray(reconstructions)
+    deviations = np.asarray(deviations)
+    peak = np.abs(originals).max(axis=1, keepdims=True)
+    peak = np.where(peak > 0, peak, 1.0)
+    n = len(originals)
+    figure = Figure(figsize=(10.4, 10.4 * 2.5 / n), facecolor="none")
+    grid = figure.subplots(
+        3, 1, gridspec_kw={"left": 0.12, "right": 0.9, "top": 1, "bottom": 0, "hspace": 0.04}
+    )
+    rows = (
+        ("original", originals / peak, "gray", -1.0, 1.0),
+        ("reconstructed", reconstructions / peak, "gray", -1.0, 1.0),
+        ("deviation", deviations, "magma", deviations.min(), deviations.max()),
+    )
+    for axes, (label, patches, colours, low, high) in zip(grid, rows, strict=True):
+        image = axes.imshow(
+            _mosaic(patches.reshape(n, *shape), n_columns=n),
+            cmap=colours,
+            vmin=low,
+            vmax=high,
+            interpolation="none",
+        )
+        axes.set(xticks=[], yticks=[], frame_on=False)
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", color=INK, fontsize=10)
+    box = grid[2].get_position()
+    bar = figure.colorbar(image, cax=figure.add_axes((0.915, box.y0 + 0.03, 0.012, box.height - 0.06)))
+    bar.set_label("data units", color=INK, fontsize=8)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _mosaic(images: np.ndarray, n_columns: int) -> np.ndarray:
+    """Lay images (n, h, w) row by row on a grid with gaps of one pixel of NaN."""
+    n, height, width = images.shape
+    n_rows = -(-n // n_columns)
+    cells = np.full((n_rows * n_columns, height + 1, width + 1), np.nan)
+    cells[:n, :height, :width] = images
+    grid = cells.reshape(n_rows, n_columns, height + 1, width + 1).swapaxes(1, 2)
+    return grid.reshape(n_rows * (height + 1), -1)[:-1, :-1]
+
+
+def _panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with ``n`` panels one below the other over one axis of epochs."""
+    figure = Figure(figsize=(5.6, height), facecolor="none", layout="constrained")
+    panels = list(figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0])
+    for axes in panels:
+        axes.set_facecolor("none")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+        axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[-1].set_xlabel("epoch")
+    return figure, panels

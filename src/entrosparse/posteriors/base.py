@@ -1,0 +1,79 @@
+"""What every Gaussian posterior ``q(z | x) = N(ν, T)`` offers to statistics and objectives."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Posterior(ABC):
+    """A batch of N Gaussian posteriors over H latents, one for each data point.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (N, H)
+        Posterior means ν, in the units of the codes.
+    """
+
+    mean: Tensor
+
+    @abstractmethod
+    def marginal_scale(self) -> Tensor:
+        """Return the marginal deviations τ = √T_hh, shape (N, H)."""
+
+    @abstractmethod
+    def covariance(self) -> Tensor:
+        """Return the covariances T, shape (N, H, H)."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """Return ``½ log |2πe T|`` in nats, shape (N,)."""
+
+    @abstractmethod
+    def weighted_covariance(self, weights: Tensor) -> Tensor:
+        """Return ``Σ_n weights_n T_n``, shape (H, H), without forming the N covariances when avoidable."""
+
+    @abstractmethod
+    def reconstruction_variance(self, dictionary: Tensor) -> Tensor:
+        """Return the diagonal of ``W T Wᵀ``, shape (N, D): the pixel variances that come from the codes."""
+
+    @abstractmethod
+    def trace_with(self, gram: Tensor) -> Tensor:
+        """Return ``tr(G T)``, shape (N,), for a symmetric G of shape (H, H)."""
+
+    @abstractmethod
+    def perturb(self, noise: Tensor) -> Tensor:
+        """Map standard normal noise (S, N, :attr:`noise_dimension`) to samples ``z`` (S, N, H)."""
+
+    @property
+    def noise_dimension(self) -> int:
+        """Number of standard normal variables that a sample of one posterior takes."""
+        return self.mean.shape[-1]
+
+    @abstractmethod
+    def mahalanobis(self, difference: Tensor) -> Tensor:
+        """Return ``dᵀ T⁻¹ d`` for differences (..., N, H); the result has shape (..., N)."""
+
+    def sample(self, n_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw samples, shape (n_samples, N, H); differentiable in the parameters (reparameterized)."""
+        shape = (n_samples, self.mean.shape[0], self.noise_dimension)
+        noise = torch.randn(shape, dtype=self.mean.dtype, device=self.mean.device, generator=generator)
+        return self.perturb(noise)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return ``log q(z)`` in nats for z of shape (..., N, H); the result has shape (..., N)."""
+        half_dimension = 0.5 * self.mean.shape[-1]
+        return half_dimension - self.entropy() - 0.5 * self.mahalanobis(z - self.mean)
+
+    def expected_residual(self, dictionary: Tensor, x: Tensor) -> Tensor:
+        """Return ``E‖x − Wz‖²``, shape (N,), in squared data units (inside Eq. 10)."""
+        residual = x - self.mean @ dictionary.T
+        return residual.square().sum(-1) + self.trace_with(dictionary.T @ dictionary)
+
+    def second_moment(self, weights: Tensor) -> Tensor:
+        """Return ``Σ_n weights_n E[z zᵀ]``, shape (H, H)."""
+        return (self.mean * weights[:, None]).T @ self.mean + self.weighted_covariance(weights)
+
+    def __len__(self) -> int:
+        """Return the number of data points N."""
+        return self.mean.shape[0]

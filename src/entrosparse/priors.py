@@ -1,0 +1,117 @@
+"""Priors over the codes, as the parts that Theorem 4 asks for.
+
+A factorial prior with scales λ enters the ELBO through one expected statistic per latent. When λ is at the
+optimum for that statistic the expected log-prior is minus the prior's entropy, which is all that the entropy
+ELBO needs. The curvatures are what the E-step needs.
+"""
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from entrosparse import closed_form
+
+
+class Prior(ABC):
+    """A factorial, scale-parameterized prior ``p(z) = Π_h p(z_h | λ_h)`` with log-concave factors."""
+
+    name: str
+
+    @abstractmethod
+    def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
+        """Return the expectation of the sufficient statistic under ``N(mean, marginal_scale²)``."""
+
+    @abstractmethod
+    def optimal_scale(self, statistic: Tensor) -> Tensor:
+        """Return the scale λ that maximizes the expected log-prior, given the mean statistic (Theorem 2)."""
+
+    @abstractmethod
+    def entropy(self, scale: Tensor) -> Tensor:
+        """Return the entropy in nats of each factor with scale λ."""
+
+    @abstractmethod
+    def expected_log_prob(self, statistic: Tensor, scale: Tensor) -> Tensor:
+        """Return ``E[log p(z_h)]`` in nats, given the mean statistic."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
+        """Return ``log p(z_h)`` in nats, elementwise."""
+
+    @abstractmethod
+    def sample(self, n_samples: int, scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw codes, shape (n_samples, H)."""
+
+    @abstractmethod
+    def curvature(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
+        """Return ``∂²E[−log p] / ∂mean²``, which is also ``2 ∂E[−log p] / ∂marginal_scale²``."""
+
+    @abstractmethod
+    def curvature_slope(self, curvature: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Return ``∂(variance · curvature) / ∂ log(marginal_scale)``, given the curvature."""
+
+    @abstractmethod
+    def tempered_scale(self, scale: Tensor, weight: float) -> Tensor:
+        """Return the scale whose energy is ``weight`` times that of ``scale``: it makes γ part of λ."""
+
+    @abstractmethod
+    def majorizer(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
+        """Return ``(∂E[−log p] / ∂mean) / mean``.
+
+        The factors are even and the ratio falls with ``|mean|``, so this is the curvature of a quadratic that
+        touches the expected energy at ``±mean`` and lies above it elsewhere.
+        """
+
+
+@final
+class Laplace(Prior):
+    """``p(z_h) = exp(−|z_h|/λ_h) / 2λ_h`` (Eq. 5); the statistic is ``|z_h|``, its optimum λ_h = E|z_h|."""
+
+    name = "laplace"
+
+    def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
+        """Return ``E|z_h|`` (Eq. 97)."""
+        return closed_form.expected_magnitude(mean, marginal_scale)
+
+    def optimal_scale(self, statistic: Tensor) -> Tensor:
+        """Return ``λ_h = E|z_h|`` (Eq. 11)."""
+        return statistic
+
+    def entropy(self, scale: Tensor) -> Tensor:
+        """Return ``log 2eλ_h`` (Eq. 72)."""
+        return closed_form.laplace_entropy(scale)
+
+    def expected_log_prob(self, statistic: Tensor, scale: Tensor) -> Tensor:
+        """Return ``−log 2λ_h − E|z_h|/λ_h`` (Eq. 8)."""
+        return -torch.log(2.0 * scale) - statistic / scale
+
+    def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
+        """Return ``−log 2λ_h − |z_h|/λ_h``."""
+        return self.expected_log_prob(z.abs(), scale)
+
+    def sample(self, n_samples: int, scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw codes as differences of two exponentials."""
+        shape = (2, n_samples, *scale.shape)
+        exponentials = torch.empty(shape, dtype=scale.dtype, device=scale.device)
+        exponentials.exponential_(generator=generator)
+        return scale * (exponentials[0] - exponentials[1])
+
+    def curvature(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
+        """Return ``√(2/π) exp(−ν²/2τ²) / (τ λ)``."""
+        return closed_form.magnitude_curvature(mean / marginal_scale) / (marginal_scale * scale)
+
+    def curvature_slope(self, curvature: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Return ``c (τ² + ν²)``."""
+        return curvature * (variance + mean.square())
+
+    def tempered_scale(self, scale: Tensor, weight: float) -> Tensor:
+        """Return ``λ/γ``."""
+        return scale / weight
+
+    def majorizer(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
+        """Return ``erf(ν/√2τ) / (ν λ)``."""
+        return closed_form.magnitude_slope_over_a(mean / marginal_scale) / (marginal_scale * scale)
+
+
+PRIORS: dict[str, Prior] = {prior.name: prior for prior in (Laplace(),)}

@@ -1,0 +1,99 @@
+"""The additive record: everything that the objective and the M-step need from data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from entrosparse.posteriors import Posterior
+from entrosparse.priors import Prior
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over data points, in float64; records of disjoint data add (Eq. 10, 11, 15).
+
+    Attributes
+    ----------
+    weight : Tensor of shape ()
+        Total weight of the data points: N when none is weighted.
+    n_entries : Tensor of shape ()
+        Weighted number of data entries that were seen: N · D.
+    posterior_entropy : Tensor of shape ()
+        ``Σ_n H[q_n]``, in nats.
+    prior_statistic : Tensor of shape (H,)
+        ``Σ_n E[t(z_h)]`` for the statistic t of the prior (``|z|`` for Laplace).
+    posterior_variance : Tensor of shape (H,)
+        ``Σ_n T_hh``, the marginal variances, in squared units of the codes.
+    residual : Tensor of shape ()
+        ``Σ_n E‖x − Wz‖²``, in squared data units.
+    second_moment : Tensor of shape (H, H)
+        ``A = Σ_n E[z zᵀ]``.
+    cross_moment : Tensor of shape (D, H)
+        ``B = Σ_n x E[z]ᵀ``.
+    """
+
+    weight: Tensor
+    n_entries: Tensor
+    posterior_entropy: Tensor
+    prior_statistic: Tensor
+    posterior_variance: Tensor
+    residual: Tensor
+    second_moment: Tensor
+    cross_moment: Tensor
+
+    @classmethod
+    def collect(
+        cls,
+        posterior: Posterior,
+        x: Tensor,
+        dictionary: Tensor,
+        prior: Prior,
+        sample_weight: Tensor | None = None,
+    ) -> Self:
+        """Make the record of one batch; differentiable in the posterior and the dictionary.
+
+        Parameters
+        ----------
+        posterior : Posterior
+            Posteriors of the N data points.
+        x : Tensor of shape (N, D)
+            The data points.
+        dictionary : Tensor of shape (D, H)
+            W̃, for the residual.
+        prior : Prior
+            Names the statistic that is summed.
+        sample_weight : Tensor of shape (N,), optional
+            Weights ≥ 0 of the data points; one each by default.
+        """
+        weights = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
+        scale = posterior.marginal_scale()
+        statistic = prior.expected_statistic(posterior.mean, scale)
+        weight = weights.double().sum()
+        return cls(
+            weight=weight,
+            n_entries=weight * x.shape[1],
+            posterior_entropy=weights.double() @ posterior.entropy().double(),
+            prior_statistic=(weights @ statistic).double(),
+            posterior_variance=(weights @ scale.square()).double(),
+            residual=weights.double() @ posterior.expected_residual(dictionary, x).double(),
+            second_moment=posterior.second_moment(weights).double(),
+            cross_moment=((x * weights[:, None]).T @ posterior.mean).double(),
+        )
+
+    def __add__(self, other: Self) -> Self:
+        """Return the record of both data sets together."""
+        return self._map(lambda name: getattr(self, name) + getattr(other, name))
+
+    def __mul__(self, factor: float | Tensor) -> Self:
+        """Return the record with every data point's weight multiplied by ``factor``."""
+        return self._map(lambda name: getattr(self, name) * factor)
+
+    def normalized(self) -> Self:
+        """Return the record per data point: total weight 1."""
+        return self * (1.0 / self.weight)
+
+    def _map(self, value: Callable[[str], Tensor]) -> Self:
+        return type(self)(**{field.name: value(field.name) for field in fields(self)})

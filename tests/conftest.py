@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+import torch
+
+from entrosparse.model import SparseCodingModel, unit_columns
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def make_model(
+    n_features: int, n_components: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+) -> SparseCodingModel:
+    """A random model with scales of different size."""
+    dictionary = torch.randn(n_features, n_components, generator=generator, dtype=torch.float64)
+    prior_scale = 0.3 + torch.rand(n_components, generator=generator, dtype=torch.float64)
+    return SparseCodingModel(
+        unit_columns(dictionary), prior_scale, torch.tensor(0.05, dtype=torch.float64)
+    ).to(dtype)

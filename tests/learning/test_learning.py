@@ -1,0 +1,190 @@
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_model
+from entrosparse.annealing import SCHEDULES, EntropyWeights
+from entrosparse.data import bars
+from entrosparse.errors import ConvergenceWarning, InputError
+from entrosparse.inference import DiagonalInference
+from entrosparse.learning import Callback, OnlineEM, evaluate, exact_em, train
+from entrosparse.learning.initialization import initial_model
+from entrosparse.learning.m_step import exact_sweep, preconditioned_step
+from entrosparse.metrics import match_atoms
+from entrosparse.model import SparseCodingModel, unit_columns
+from entrosparse.objectives import optimal_scales
+from entrosparse.posteriors import Diagonal
+from entrosparse.priors import Laplace
+from entrosparse.statistics import Statistics
+
+
+@pytest.fixture
+def patches(generator):
+    """Data with sparse causes: 600 training and 200 held-out rows, float32."""
+    model = make_model(20, 12, generator, torch.float32)
+    x, _ = model.sample(800, generator)
+    return model, x[:600].numpy(), x[600:].numpy()
+
+
+@pytest.mark.parametrize("weights", [EntropyWeights(), EntropyWeights(1.5, 1.0), EntropyWeights(1.0, 0.4)])
+@pytest.mark.parametrize("source", ["bars", "sparse"])
+def test_exact_em_never_lowers_the_objective(generator, weights, source):
+    if source == "bars":
+        x = torch.tensor(bars(150, rng=3).data)
+    else:
+        x, _ = make_model(16, 24, generator).sample(120, generator)
+    model = initial_model(x, 10, "data", Laplace(), generator)
+    steps = exact_em(x, model, weights, DiagonalInference(tolerance=1e-7, max_iterations=100_000))
+    values = [float(next(steps).terms.objective) for _ in range(15)]
+    assert (np.diff(values) >= -1e-9 * np.abs(values[:-1])).all()
+    assert values[-1] > values[0] + 0.1
+
+
+def test_exact_sweep_is_a_coordinate_maximum(generator):
+    model = make_model(8, 5, generator)
+    x, z = model.sample(40, generator)
+    posterior = Diagonal(z, torch.full_like(z, 0.2))
+    statistics = Statistics.collect(posterior, x, model.dictionary, model.prior)
+
+    def residual(dictionary):
+        return float(posterior.expected_residual(dictionary, x).sum())
+
+    start = make_model(8, 5, generator).dictionary
+    swept = exact_sweep(start, statistics)
+    assert residual(swept) < residual(start)
+    torch.testing.assert_close(swept.norm(dim=0), torch.ones(5, dtype=torch.float64))
+    for _ in range(300):
+        swept = exact_sweep(swept, statistics)
+    for h in range(5):  # no other unit vector in one column is better
+        for _ in range(5):
+            other = swept.clone()
+            other[:, h] = unit_columns(
+                swept[:, h : h + 1] + 0.1 * torch.randn(8, 1, generator=generator).double()
+            )[:, 0]
+            assert residual(other) >= residual(swept) - 1e-9
+
+
+def test_preconditioned_steps_find_a_higher_elbo_than_plain_em(generator):
+    """And come to rest, where exact EM gains next to nothing either."""
+    model = make_model(8, 5, generator)
+    x, _ = model.sample(400, generator)
+    inference = DiagonalInference(tolerance=1e-9)
+    start = initial_model(x, 5, "data", Laplace(), generator)
+    crawling = [
+        float(step.terms.elbo)
+        for step, _ in zip(exact_em(x, start, inference=inference), range(200), strict=False)
+    ]
+    current, posterior = start, None
+    for _ in range(200):
+        posterior = inference(x, current, start=posterior)
+        record = Statistics.collect(posterior, x, current.dictionary, current.prior).normalized()
+        prior_scale, noise_variance = optimal_scales(record)
+        precision = 1.0 / current.noise_variance
+        moved = preconditioned_step(current.dictionary, record, record, precision, 0.75)
+        change = float((moved - current.dictionary).abs().max())
+        current = SparseCodingModel(moved, prior_scale, noise_variance)
+    assert change < 0.01
+    resting = [
+        float(step.terms.elbo)
+        for step, _ in zip(exact_em(x, current, inference=inference), range(10), strict=False)
+    ]
+    assert resting[-1] - resting[0] < 5e-3
+    assert resting[0] > crawling[-1]
+
+
+def test_train_recovers_the_dictionary(generator):
+    model = make_model(24, 8, generator, torch.float32)
+    model = replace(
+        model, dictionary=torch.linalg.qr(model.dictionary).Q
+    )  # then diagonal posteriors are exact enough
+    data, heldout = (model.sample(n, generator)[0].numpy() for n in (8000, 1000))
+    result = train(OnlineEM(8), data, heldout, epochs=15, batch_size=250, seed=1)
+    reached = result.history[-1]
+    assert reached.elbo > float(evaluate(model, torch.tensor(heldout)).terms.elbo) - 0.05
+    assert float(match_atoms(result.model.dictionary, model.dictionary).cosine.min()) > 0.9
+    assert reached.elbo > result.history[0].elbo + 1.0
+    assert reached.noise_variance == pytest.approx(float(model.noise_variance), rel=0.2)
+    assert [record.epoch for record in result.history] == list(range(16))
+    assert reached.samples_seen == 15 * 8000
+    assert result.model.dictionary.dtype == torch.float32
+
+
+def test_train_repeats_with_the_seed(patches):
+    _, data, heldout = patches
+    runs = [train(OnlineEM(6), data, heldout, epochs=2, batch_size=128, seed=s).model for s in (3, 3, 4)]
+    assert torch.equal(runs[0].dictionary, runs[1].dictionary)
+    assert not torch.equal(runs[0].dictionary, runs[2].dictionary)
+
+
+@pytest.mark.parametrize("annealing", ["prior", "likelihood", "tempering"])
+def test_annealing_ends_as_well_as_no_annealing(patches, annealing):
+    """Compared with a run that has as many epochs at γ = δ = 1."""
+    _, data, heldout = patches
+    learner, epochs = OnlineEM(12, memory=1000), 40
+    annealed = train(learner, data, heldout, epochs=epochs, batch_size=100, annealing=annealing)
+    plain_epochs = sum(SCHEDULES[annealing](i) == EntropyWeights() for i in range(epochs))
+    plain = train(learner, data, heldout, epochs=plain_epochs, batch_size=100)
+    assert annealed.history[-1].elbo > plain.history[-1].elbo - 0.5
+    assert annealed.history[-1].dead_latents == 0
+    for record in annealed.history:
+        assert np.isfinite(list(asdict(record).values())).all()
+    assert {record.gamma for record in annealed.history} == {
+        SCHEDULES[annealing](i).prior for i in range(epochs)
+    }
+
+
+def test_elbo_of_an_epoch_is_that_of_the_held_out_data(patches):
+    _, data, heldout = patches
+    result = train(OnlineEM(6), data, heldout, epochs=1, batch_size=128)
+    terms = evaluate(result.model, torch.tensor(heldout)).terms
+    assert result.history[-1].elbo == pytest.approx(float(terms.elbo), abs=0.02)
+    record = result.history[-1]
+    entropies = record.posterior_entropy - record.prior_entropy - record.likelihood_entropy
+    assert record.elbo == pytest.approx(entropies, abs=1e-6)
+
+
+def test_callback_sees_every_batch_and_epoch(patches):
+    _, data, heldout = patches
+    seen = []
+
+    class Recorder(Callback):
+        def on_batch(self, samples_seen):
+            seen.append(samples_seen)
+
+        def on_epoch(self, model, record):
+            seen.append(f"epoch {record.epoch}")
+
+    train(OnlineEM(4), data, heldout, epochs=1, batch_size=256, callback=Recorder())
+    assert seen == ["epoch 0", 256, 512, 600, "epoch 1"]
+
+
+def test_noiseless_data_hit_the_floor(generator):
+    model = make_model(12, 3, generator)
+    data = (model.prior.sample(300, model.prior_scale, generator) @ model.dictionary.T).numpy()
+    learner = OnlineEM(3, init=model.dictionary, memory=1)
+    with pytest.warns(ConvergenceWarning, match="floor"):
+        result = train(learner, data, data[:50], epochs=40, batch_size=30)
+    assert float(result.model.noise_variance) == pytest.approx(1e-6 * float((data**2).mean()), rel=1e-3)
+    assert np.isfinite(result.history[-1].elbo)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"annealing": "warm"}, "annealing"),
+        ({"data": np.ones((0, 3))}, "at least one row"),
+        ({"data": np.full((5, 3), np.nan)}, "finite"),
+        ({"data": np.ones((5, 4))}, "columns"),
+        ({"data": np.ones((5, 3), dtype=int)}, "floating"),
+        ({"learner": OnlineEM(2, init="magic")}, "init"),
+        ({"learner": OnlineEM(2, init=np.ones((2, 2)))}, "shape"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    arguments = {"learner": OnlineEM(2), "data": np.ones((5, 3)), "heldout": np.ones((5, 3))} | change
+    with pytest.raises(InputError, match=message):
+        train(**arguments)

@@ -1,0 +1,99 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import oracles
+from entrosparse import closed_form
+
+RATIOS = [0.0, 1e-8, 1e-3, 0.3, 1.0, 2.5, 6.0, 12.0, 1e4]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 40.0])
+@pytest.mark.parametrize("ratio", [r for r in RATIOS if r < 100])
+def test_expected_magnitude_is_the_integral(ratio, scale):
+    mean = torch.tensor(-ratio * scale, dtype=torch.float64)
+    value = closed_form.expected_magnitude(mean, torch.tensor(scale, dtype=torch.float64))
+    assert float(value) == pytest.approx(oracles.expected_magnitude(-ratio * scale, scale), rel=1e-10)
+
+
+@pytest.mark.parametrize("ratio", [*RATIOS, 1e19])
+def test_float32_agrees_with_float64(ratio):
+    functions = [
+        closed_form.soft_magnitude_ratio,
+        closed_form.magnitude_slope,
+        closed_form.magnitude_slope_over_a,
+        closed_form.magnitude_curvature,
+    ]
+    for function in functions:
+        for sign in (-1.0, 1.0):
+            single = function(torch.tensor(sign * ratio, dtype=torch.float32))
+            double = function(torch.tensor(np.float32(sign * ratio), dtype=torch.float64))
+            assert single.dtype == torch.float32
+            assert float(single) == pytest.approx(float(double), rel=1e-5, abs=1e-37), function.__name__
+
+
+def test_soft_magnitude_limits():
+    """Eq. 175, 176: above |a| everywhere, √(2/π) at 0, |a| far out."""
+    a = torch.linspace(-7, 7, 141, dtype=torch.float64)
+    assert (closed_form.soft_magnitude_ratio(a) > a.abs()).all()
+    assert float(closed_form.soft_magnitude_ratio(torch.zeros(()))) == pytest.approx(math.sqrt(2 / math.pi))
+    assert float(closed_form.soft_magnitude_ratio(torch.tensor(1e4))) == 1e4
+
+
+def test_expected_magnitude_by_monte_carlo(rng):
+    z = rng.normal(0.7, 0.4, size=200_000)
+    value = float(closed_form.expected_magnitude(torch.tensor(0.7).double(), torch.tensor(0.4).double()))
+    standard_error = np.abs(z).std() / math.sqrt(len(z))
+    assert abs(np.abs(z).mean() - value) < 5 * standard_error
+
+
+def test_derivatives_are_those_of_expected_magnitude():
+    a = torch.tensor(RATIOS[:-1], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(closed_form.soft_magnitude_ratio(a).sum(), a, create_graph=True)
+    torch.testing.assert_close(slope, closed_form.magnitude_slope(a), rtol=1e-12, atol=1e-15)
+    (curvature,) = torch.autograd.grad(slope.sum(), a)
+    torch.testing.assert_close(curvature, closed_form.magnitude_curvature(a), rtol=1e-10, atol=1e-15)
+    torch.testing.assert_close(closed_form.magnitude_slope_over_a(a)[1:] * a[1:], slope[1:])
+
+
+def test_curvature_is_also_the_derivative_in_the_scale():
+    scale = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
+    mean = torch.tensor(0.9, dtype=torch.float64)
+    (slope,) = torch.autograd.grad(closed_form.expected_magnitude(mean, scale), scale)
+    assert float(slope) == pytest.approx(closed_form.magnitude_curvature(mean / scale).item(), rel=1e-12)
+
+
+def test_gradient_is_finite_at_the_extremes():
+    mean = torch.tensor([0.0, 1e-8, 1e4, 1e18], requires_grad=True)
+    scale = torch.full((4,), 1e-6, requires_grad=True)
+    closed_form.expected_magnitude(mean, scale).sum().backward()
+    assert torch.isfinite(mean.grad).all()
+    assert torch.isfinite(scale.grad).all()
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 7.0])
+def test_laplace_entropy_is_the_integral(scale):
+    expected = oracles.entropy_by_quadrature(
+        stats.laplace(scale=scale).logpdf, -80 * scale, 80 * scale, [0.0]
+    )
+    assert float(closed_form.laplace_entropy(torch.tensor(scale).double())) == pytest.approx(
+        expected, abs=1e-7
+    )
+    double = torch.tensor(scale, dtype=torch.float64)
+    assert float(closed_form.laplace_entropy(double)) == pytest.approx(
+        stats.laplace(scale=scale).entropy(), abs=1e-10
+    )
+
+
+def test_gaussian_entropies(rng):
+    factor = rng.normal(size=(4, 4))
+    covariance = factor @ factor.T + np.eye(4)
+    log_determinant = torch.tensor(np.linalg.slogdet(covariance)[1])
+    expected = stats.multivariate_normal(cov=covariance).entropy()
+    assert float(closed_form.gaussian_entropy(log_determinant, 4)) == pytest.approx(expected, rel=1e-12)
+    isotropic = closed_form.isotropic_gaussian_entropy(torch.tensor(0.3).double(), 5)
+    variance = float(torch.tensor(0.3).double())
+    assert float(isotropic) == pytest.approx(5 * stats.norm(scale=math.sqrt(variance)).entropy(), rel=1e-12)

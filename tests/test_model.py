@@ -1,0 +1,119 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scipy import integrate, stats
+
+from conftest import make_model
+from entrosparse.errors import FileFormatError, InputError
+from entrosparse.model import SparseCodingModel
+
+
+def test_log_joint_is_prior_times_likelihood(generator):
+    model = make_model(5, 3, generator)
+    x, z = model.sample(4, generator)
+    expected = stats.laplace(scale=model.prior_scale.numpy()).logpdf(z.numpy()).sum(1)
+    mean = (z @ model.dictionary.T).numpy()
+    expected += stats.norm(mean, math.sqrt(float(model.noise_variance))).logpdf(x.numpy()).sum(1)
+    np.testing.assert_allclose(model.log_joint(x, z).numpy(), expected, rtol=1e-12)
+
+
+def test_log_joint_integrates_to_one(generator):
+    model = make_model(1, 1, generator)
+
+    def density(z, x):
+        point = torch.tensor([[x]], dtype=torch.float64), torch.tensor([[z]], dtype=torch.float64)
+        return math.exp(float(model.log_joint(*point)))
+
+    total = integrate.dblquad(density, -12, 12, lambda x: -12, lambda x: 12, epsabs=1e-5)[0]
+    assert total == pytest.approx(1.0, abs=1e-3)
+
+
+def test_sample_moments(generator):
+    model = make_model(4, 3, generator)
+    n = 100_000
+    x, z = model.sample(n, generator)
+    spread = z.abs().std(0) / math.sqrt(n)
+    assert ((z.abs().mean(0) - model.prior_scale).abs() < 5 * spread).all()
+    residual = (x - z @ model.dictionary.T).square()
+    spread = float(residual.std()) / math.sqrt(residual.numel())
+    assert abs(float(residual.mean()) - float(model.noise_variance)) < 5 * spread
+
+
+def test_sample_repeats_with_the_seed(generator):
+    model = make_model(4, 3, generator)
+    first = model.sample(3, torch.Generator().manual_seed(1))
+    again = model.sample(3, torch.Generator().manual_seed(1))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_save_and_load_are_inverse(tmp_path, generator, dtype):
+    model = make_model(5, 3, generator, dtype)
+    model.save(tmp_path / "model.safetensors")
+    again = SparseCodingModel.load(tmp_path / "model.safetensors")
+    assert set(load_file(tmp_path / "model.safetensors")) == {"dictionary", "prior_scale", "noise_variance"}
+    assert again.dictionary.dtype == dtype
+    for name in ("dictionary", "prior_scale", "noise_variance"):
+        assert torch.equal(getattr(again, name), getattr(model, name))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def _damage(name, value):
+    def change(tensors):
+        tensors[name] = value(tensors[name])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_damage("dictionary", lambda w: w * 1.5), "length 1"),
+        (_damage("dictionary", lambda w: w * math.nan), "finite"),
+        (_damage("dictionary", lambda w: w[0]), "shape"),
+        (_damage("dictionary", lambda w: w.to(torch.int32)), "dtype"),
+        (_damage("prior_scale", lambda s: -s), "> 0"),
+        (_damage("prior_scale", lambda s: s[:-1].clone()), "shape"),
+        (_damage("noise_variance", lambda v: v * 0), "> 0"),
+        (_damage("noise_variance", lambda v: v * math.inf), "finite"),
+        (lambda tensors: tensors.pop("noise_variance"), "must hold"),
+        (lambda tensors: tensors.update(extra=torch.zeros(2)), "must hold"),
+    ],
+)
+def test_load_refuses_what_is_not_a_model(tmp_path, generator, change, message):
+    path = tmp_path / "model.safetensors"
+    make_model(5, 3, generator).save(path)
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "entrosparse-model-1", "prior": "laplace"})
+    with pytest.raises(FileFormatError, match=message):
+        SparseCodingModel.load(path)
+
+
+def test_load_refuses_damaged_and_missing_files(tmp_path, generator):
+    path = tmp_path / "model.safetensors"
+    make_model(5, 3, generator).save(path)
+    content = path.read_bytes()
+    for length in (0, 4, 40, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(FileFormatError):
+            SparseCodingModel.load(path)
+    save_file({"dictionary": torch.eye(2)}, path)
+    with pytest.raises(FileFormatError, match="not an entrosparse model"):
+        SparseCodingModel.load(path)
+    with pytest.raises(FileFormatError, match="does not exist"):
+        SparseCodingModel.load(tmp_path / "none.safetensors")
+
+
+def test_shapes_that_disagree_are_refused():
+    ok = {"dictionary": torch.eye(3), "prior_scale": torch.ones(3), "noise_variance": torch.tensor(1.0)}
+    for name, bad in (
+        ("dictionary", torch.ones(3)),
+        ("prior_scale", torch.ones(2)),
+        ("noise_variance", torch.ones(1)),
+    ):
+        with pytest.raises(InputError, match=name):
+            SparseCodingModel(**(ok | {name: bad}))
