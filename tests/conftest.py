@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from entrosparse.model import SparseCodingModel, unit_columns
+from entrosparse.priors import PRIORS, Prior
 
 torch.set_num_threads(1)
 
@@ -18,11 +19,14 @@ def rng() -> np.random.Generator:
 
 
 def make_model(
-    n_features: int, n_components: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    n_features: int,
+    n_components: int,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float64,
+    prior: Prior = PRIORS["laplace"],
 ) -> SparseCodingModel:
     """A random model with scales of different size."""
     dictionary = torch.randn(n_features, n_components, generator=generator, dtype=torch.float64)
     prior_scale = 0.3 + torch.rand(n_components, generator=generator, dtype=torch.float64)
-    return SparseCodingModel(
-        unit_columns(dictionary), prior_scale, torch.tensor(0.05, dtype=torch.float64)
-    ).to(dtype)
+    noise_variance = torch.tensor(0.05, dtype=torch.float64)
+    return SparseCodingModel(unit_columns(dictionary), prior_scale, noise_variance, prior).to(dtype)

@@ -78,6 +78,21 @@ def best_diagonal_posterior(
     return result.x[:n_components], np.exp(result.x[n_components:]), -result.fun
 
 
+def best_full_posterior(x: np.ndarray, model: SparseCodingModel) -> float:
+    """Objective of the best full posterior of one data point, by a generic optimizer."""
+    n_components = model.n_components
+    lower = np.tril_indices(n_components)
+
+    def loss(parameters: np.ndarray) -> float:
+        factor = np.zeros((n_components, n_components))
+        factor[lower] = parameters[n_components:]
+        np.fill_diagonal(factor, np.exp(np.diag(factor)))
+        return -classical_elbo(parameters[:n_components], factor @ factor.T, x, model)
+
+    start = np.zeros(n_components + len(lower[0]))
+    return -optimize.minimize(loss, start, method="BFGS", options={"gtol": 1e-7, "maxiter": 5000}).fun
+
+
 def finite_difference(function, x: torch.Tensor, step: float = 1e-6) -> torch.Tensor:
     """Central differences of a scalar function at every entry of x."""
     gradient = torch.zeros_like(x)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import optimize, special, stats
 
 import oracles
 from entrosparse import closed_form
@@ -13,9 +13,9 @@ RATIOS = [0.0, 1e-8, 1e-3, 0.3, 1.0, 2.5, 6.0, 12.0, 1e4]
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 40.0])
 @pytest.mark.parametrize("ratio", [r for r in RATIOS if r < 100])
-def test_expected_magnitude_is_the_integral(ratio, scale):
+def test_soft_magnitude_is_the_integral(ratio, scale):
     mean = torch.tensor(-ratio * scale, dtype=torch.float64)
-    value = closed_form.expected_magnitude(mean, torch.tensor(scale, dtype=torch.float64))
+    value = closed_form.soft_magnitude(mean, torch.tensor(scale, dtype=torch.float64))
     assert float(value) == pytest.approx(oracles.expected_magnitude(-ratio * scale, scale), rel=1e-10)
 
 
@@ -43,14 +43,14 @@ def test_soft_magnitude_limits():
     assert float(closed_form.soft_magnitude_ratio(torch.tensor(1e4))) == 1e4
 
 
-def test_expected_magnitude_by_monte_carlo(rng):
+def test_soft_magnitude_by_monte_carlo(rng):
     z = rng.normal(0.7, 0.4, size=200_000)
-    value = float(closed_form.expected_magnitude(torch.tensor(0.7).double(), torch.tensor(0.4).double()))
+    value = float(closed_form.soft_magnitude(torch.tensor(0.7).double(), torch.tensor(0.4).double()))
     standard_error = np.abs(z).std() / math.sqrt(len(z))
     assert abs(np.abs(z).mean() - value) < 5 * standard_error
 
 
-def test_derivatives_are_those_of_expected_magnitude():
+def test_derivatives_are_those_of_the_soft_magnitude():
     a = torch.tensor(RATIOS[:-1], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(closed_form.soft_magnitude_ratio(a).sum(), a, create_graph=True)
     torch.testing.assert_close(slope, closed_form.magnitude_slope(a), rtol=1e-12, atol=1e-15)
@@ -62,16 +62,66 @@ def test_derivatives_are_those_of_expected_magnitude():
 def test_curvature_is_also_the_derivative_in_the_scale():
     scale = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
     mean = torch.tensor(0.9, dtype=torch.float64)
-    (slope,) = torch.autograd.grad(closed_form.expected_magnitude(mean, scale), scale)
+    (slope,) = torch.autograd.grad(closed_form.soft_magnitude(mean, scale), scale)
     assert float(slope) == pytest.approx(closed_form.magnitude_curvature(mean / scale).item(), rel=1e-12)
 
 
 def test_gradient_is_finite_at_the_extremes():
     mean = torch.tensor([0.0, 1e-8, 1e4, 1e18], requires_grad=True)
     scale = torch.full((4,), 1e-6, requires_grad=True)
-    closed_form.expected_magnitude(mean, scale).sum().backward()
+    closed_form.soft_magnitude(mean, scale).sum().backward()
     assert torch.isfinite(mean.grad).all()
     assert torch.isfinite(scale.grad).all()
+
+
+def _burmann(x, first, second):
+    """Eq. 174 as it is written, in NumPy."""
+    decay = np.exp(-(x**2))
+    series = math.sqrt(math.pi) / 2 + first * decay + second * decay**2
+    return 2 / math.sqrt(math.pi) * np.sign(x) * np.sqrt(1 - decay) * series
+
+
+def test_erf_burmann_is_as_accurate_as_stated():
+    """Its largest errors, absolute and relative, are those in its docstring."""
+    x = np.linspace(-8, 8, 160_001)
+    value = closed_form.erf_burmann(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(value, _burmann(x, 31 / 200, -341 / 8000), atol=1e-9)
+    error = np.abs(value - special.erf(x))
+    assert error.max() == pytest.approx(3.436e-3, abs=1e-6)
+    assert abs(x[error.argmax()]) == pytest.approx(1.406, abs=1e-3)
+    share = error[x > 0] / special.erf(x[x > 0])
+    assert share.max() == pytest.approx(3.6126e-3, abs=1e-6)
+    assert x[x > 0][share.argmax()] == pytest.approx(1.3796, abs=1e-3)
+
+
+def test_erf_burmann_coefficients_are_the_ones_that_fit():
+    """The text of Eq. 174 has come down with 21/200: six times worse, and not what a fit gives."""
+    x = np.linspace(1e-3, 6, 6001)
+    exact = special.erf(x)
+
+    def worst(first):
+        return np.abs(_burmann(x, first, -341 / 8000) / exact - 1).max()
+
+    def squares(first):
+        return np.square(_burmann(x, first, -341 / 8000) / exact - 1).sum()
+
+    assert worst(21 / 200) > 6 * worst(31 / 200)
+    for measure in (worst, squares):
+        fitted = optimize.minimize_scalar(measure, bounds=(0.0, 0.3), options={"xatol": 1e-9}).x
+        assert abs(fitted - 31 / 200) < 0.005 < abs(fitted - 21 / 200)
+
+
+def test_erf_burmann_is_finite_with_its_gradient_everywhere():
+    for dtype in (torch.float32, torch.float64):
+        x = torch.tensor([-1e30, -7.0, -1e-20, 0.0, 1e-8, 9.0, math.inf], dtype=dtype, requires_grad=True)
+        value = closed_form.erf_burmann(x)
+        value.sum().backward()
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(x.grad).all()
+        torch.testing.assert_close(value[[0, 1, 3, 5, 6]], torch.tensor([-1.0, -1, 0, 1, 1], dtype=dtype))
+        slope = 1 + 2 / math.sqrt(math.pi) * (31 / 200 - 341 / 8000)  # 2/√π to 1.4e-3
+        torch.testing.assert_close(x.grad[2:4], torch.full((2,), slope, dtype=dtype))
+        assert slope == pytest.approx(2 / math.sqrt(math.pi), rel=1.5e-3)
 
 
 @pytest.mark.parametrize("scale", [0.02, 1.0, 7.0])

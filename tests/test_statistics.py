@@ -6,6 +6,7 @@ import torch
 from conftest import make_model
 from entrosparse.posteriors import Diagonal
 from entrosparse.statistics import Statistics
+from kinds import KINDS
 
 
 @pytest.fixture
@@ -68,3 +69,22 @@ def test_sums_are_float64_for_float32_data(case):
     single = Diagonal(posterior.mean.float(), posterior.scale.float())
     record = Statistics.collect(single, x.float(), model.dictionary.float(), model.prior)
     assert all(getattr(record, field.name).dtype == torch.float64 for field in fields(record))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_missing_entries_have_expected_moments(generator, kind):
+    """As if they were drawn from the model, given the codes; and they have no residual."""
+    model = make_model(6, 4, generator)
+    x, _ = model.sample(5, generator)
+    missing = torch.rand(x.shape, generator=generator) < 0.4
+    posterior = kind.make(**kind.parameters(5, 4, generator))
+    record = Statistics.collect(posterior, x.masked_fill(missing, torch.nan), model.dictionary, model.prior)
+    z = posterior.sample(40_000, generator)
+    reconstruction = z @ model.dictionary.T
+    completed = torch.where(missing, reconstruction, x)
+    cross = torch.einsum("snd,snh->sdh", completed, z)
+    residual = (completed - reconstruction).square().sum((1, 2))
+    for samples, value in ((cross, record.cross_moment), (residual, record.residual)):
+        standard_error = samples.std(0) / len(samples) ** 0.5
+        assert ((samples.mean(0) - value).abs() < 5 * standard_error).all()
+    assert float(record.n_entries) == int((~missing).sum())

@@ -14,7 +14,7 @@ SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 LOG_2PI = math.log(2.0 * math.pi)
 
 
-def expected_magnitude(mean: Tensor, scale: Tensor) -> Tensor:
+def soft_magnitude(mean: Tensor, scale: Tensor) -> Tensor:
     r"""Return ``E|z|`` for ``z ~ N(mean, scale²)``, the soft magnitude (Eq. 12, 93-97, 177).
 
     .. math:: \tau M(\nu/\tau) = \tau\sqrt{2/\pi}\,e^{-\nu^2/2\tau^2} + \nu\,\mathrm{erf}(\nu/\sqrt2\tau)
@@ -35,7 +35,7 @@ def expected_magnitude(mean: Tensor, scale: Tensor) -> Tensor:
 
 def soft_magnitude_ratio(a: Tensor) -> Tensor:
     """Return ``M(a) = E|z| / scale``, a function of ``a = mean / scale`` alone (Eq. 12)."""
-    return expected_magnitude(a, torch.ones_like(a))
+    return soft_magnitude(a, torch.ones_like(a))
 
 
 def magnitude_slope(a: Tensor) -> Tensor:
@@ -56,6 +56,22 @@ def magnitude_slope_over_a(a: Tensor) -> Tensor:
 def magnitude_curvature(a: Tensor) -> Tensor:
     """Return ``scale · ∂²E|z| / ∂mean² = √(2/π) exp(−a²/2)``, also ``∂E|z| / ∂scale``."""
     return SQRT_2_OVER_PI * torch.exp(-0.5 * a.square())
+
+
+def erf_burmann(x: Tensor) -> Tensor:
+    r"""Return the Bürmann approximation of ``erf(x)`` of second order (Eq. 174; Schöpf and Supancic, 2014).
+
+    .. math:: \frac{2}{\sqrt\pi}\,\mathrm{sgn}(x) \sqrt{1 - e^{-x^2}}
+        \left(\frac{\sqrt\pi}{2} + \frac{31}{200} e^{-x^2} - \frac{341}{8000} e^{-2x^2}\right)
+
+    It is off by at most 3.44e-3, near ``|x| = 1.41``, and by a share of at most 3.62e-3 near 1.38; the limits
+    at infinity are exact. A first coefficient of 21/200 would be off by 2.2e-2.
+    """
+    x = x.clamp(-10.0, 10.0)  # beyond, erf is ±1 to rounding
+    square = x.square().clamp_min(1e-30)
+    decay = torch.exp(-square)
+    series = 1.0 + 2.0 / math.sqrt(math.pi) * decay * (31 / 200 - 341 / 8000 * decay)
+    return x * torch.sqrt(-torch.expm1(-square) / square) * series
 
 
 def gaussian_entropy(log_determinant: Tensor, n_dimensions: int) -> Tensor:

@@ -157,6 +157,8 @@ class SparseCodingModel:
                     part = file.get_slice(name)
                     if len(part.get_shape()) != n_axes or part.get_dtype() not in ("F32", "F64"):
                         raise FileFormatError(f"'{name}' in '{path}' has the wrong shape or dtype")
+                if len({file.get_slice(name).get_dtype() for name in expected}) > 1:
+                    raise FileFormatError(f"the tensors in '{path}' must have one dtype")
                 tensors = {name: file.get_tensor(name) for name in expected}
             return cls(**tensors, prior=PRIORS[metadata["prior"]]).validate()
         except FileFormatError:
@@ -180,14 +182,22 @@ def unit_columns(matrix: Tensor) -> Tensor:
     return matrix / torch.where(length > 0, length, torch.ones_like(length))
 
 
+def split_missing(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the data with 0 for NaN, and where entries were seen (1 or 0), or None when all were."""
+    missing = torch.isnan(x)
+    if not bool(missing.any()):
+        return x, None
+    return x.masked_fill(missing, 0.0), (~missing).to(x)
+
+
 def check_data(x: Tensor, n_features: int | None = None) -> None:
-    """Raise InputError unless ``x`` is a finite floating-point matrix (N, D)."""
+    """Raise InputError unless ``x`` (N, D) is floating point and finite, but for NaN: entries not seen."""
     if x.ndim != 2 or 0 in x.shape:
         raise InputError(f"the data must have shape (N, D) with N, D >= 1; got {tuple(x.shape)}")
     if not x.is_floating_point():
         raise InputError(f"the data must be floating point; got {x.dtype}")
     if n_features is not None and x.shape[1] != n_features:
         raise InputError(f"the data must have {n_features} columns, as the model has; got {x.shape[1]}")
-    n_bad = int((~torch.isfinite(x)).sum())
+    n_bad = int(torch.isinf(x).sum())
     if n_bad:
-        raise InputError(f"the data must be finite; got {n_bad} entries that are NaN or infinite")
+        raise InputError(f"the data must be finite, or NaN where not seen; got {n_bad} infinite entries")

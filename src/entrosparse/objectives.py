@@ -1,12 +1,20 @@
-"""Objectives: pure functions of :class:`~entrosparse.statistics.Statistics`. All are maximized."""
+"""Objectives: the ELBO as entropies, as the classical sum, and by sampling; and the l1 objective beside them.
 
-from dataclasses import dataclass
+The analytic ones are pure functions of :class:`~entrosparse.statistics.Statistics`. All ELBOs are maximized;
+the l1 objective is minimized.
+"""
+
+from dataclasses import dataclass, replace
 from typing import final
 
+import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
-from entrosparse.closed_form import isotropic_gaussian_entropy
+from entrosparse.closed_form import LOG_2PI, isotropic_gaussian_entropy
+from entrosparse.errors import InputError
+from entrosparse.model import SparseCodingModel, split_missing, unit_columns
+from entrosparse.posteriors import Posterior
 from entrosparse.priors import PRIORS, Prior
 from entrosparse.statistics import Statistics
 
@@ -14,16 +22,19 @@ from entrosparse.statistics import Statistics
 @final
 @dataclass(frozen=True)
 class ElboTerms:
-    """The three entropies of Eq. 7, in nats per data point, as tensors of shape ().
+    """The three terms of the ELBO, in nats per data point, as tensors of shape ().
+
+    At the optimal λ and σ² all three are entropies (Theorem 1, Eq. 7); elsewhere the last two are
+    cross-entropies.
 
     Attributes
     ----------
     posterior : Tensor
         Mean of ``H[q(z)]``.
     prior : Tensor
-        ``H[p(z)]`` at the optimal prior scales.
+        Mean of ``−E[log p(z)]``: ``H[p(z)]`` at the optimal prior scales.
     likelihood : Tensor
-        ``H[p(x|z)]`` at the optimal noise variance.
+        Mean of ``−E[log p(x|z)]``: ``H[p(x|z)]`` at the optimal noise variance.
     weights : EntropyWeights
         γ and δ of :attr:`objective`.
     """
@@ -80,3 +91,145 @@ def entropy_elbo(
         likelihood=isotropic_gaussian_entropy(noise_variance, statistics.n_entries / statistics.weight),
         weights=weights,
     )
+
+
+def analytic_elbo(
+    statistics: Statistics, model: SparseCodingModel, weights: EntropyWeights = EntropyWeights()
+) -> ElboTerms:
+    """Evaluate the classical ELBO, with λ and σ² free (Eq. 111-125, 147-149).
+
+    It is the entropy ELBO at the optimal λ and σ², and below it elsewhere (Theorem 1). With the model in the
+    form of Eq. 1 (:func:`with_unit_scales`) and posteriors of its codes it is Eq. 123-125.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Sums over the data, collected with the model's dictionary and prior.
+    model : SparseCodingModel
+        λ and σ²; gradients flow to them too.
+    weights : EntropyWeights
+        γ and δ.
+
+    Returns
+    -------
+    ElboTerms
+        Posterior entropy and the two cross-entropies, in nats per data point.
+    """
+    n_features = statistics.n_entries / statistics.weight
+    log_prior = model.prior.expected_log_prob(
+        statistics.prior_statistic / statistics.weight, model.prior_scale.double()
+    )
+    noise_variance = model.noise_variance.double()
+    energy = statistics.residual / (statistics.weight * noise_variance)
+    return ElboTerms(
+        posterior=statistics.posterior_entropy / statistics.weight,
+        prior=-log_prior.sum(),
+        likelihood=0.5 * (n_features * (LOG_2PI + noise_variance.log()) + energy),
+        weights=weights,
+    )
+
+
+def monte_carlo_elbo(
+    posterior: Posterior,
+    x: Tensor,
+    model: SparseCodingModel,
+    n_samples: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Estimate the ELBO (Eq. 4) from samples: ``E[log p(x, z)]`` by sampling, ``H[q]`` in closed form.
+
+    Samples are reparameterized, so gradients of the estimate are unbiased for posterior and model.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Posteriors of the N data points.
+    x : Tensor of shape (N, D)
+        The data points.
+    model : SparseCodingModel
+        W, λ and σ².
+    n_samples : int
+        Samples for each data point, at least 1.
+    generator : torch.Generator, optional
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor of shape ()
+        Nats per data point.
+
+    Raises
+    ------
+    InputError
+        If ``n_samples`` is below 1.
+    """
+    if n_samples < 1:
+        raise InputError(f"the 'n_samples' parameter must be an integer >= 1; got {n_samples}")
+    log_joint = model.log_joint(x, posterior.sample(n_samples, generator))
+    return (log_joint.mean(0) + posterior.entropy()).mean()
+
+
+def l1_objective(codes: Tensor, x: Tensor, dictionary: Tensor, penalty: float | Tensor) -> Tensor:
+    """Evaluate deterministic sparse coding, ``Σ_n ‖x − Wz‖² + penalty Σ_nh |z_h|`` (Eq. 2); minimized.
+
+    With ``penalty = 2γσ²/(δλ_h)`` at the optimal λ, σ² its gradient in the codes is ``−2Nσ²/δ`` times that
+    of Eq. 17 in the means, once posterior deviations vanish and soft magnitudes become magnitudes (3.4).
+
+    Parameters
+    ----------
+    codes : Tensor of shape (N, H)
+        Deterministic codes, such as posterior means.
+    x : Tensor of shape (N, D)
+        The data points.
+    dictionary : Tensor of shape (D, H)
+        W̃.
+    penalty : float or Tensor of shape (H,)
+        Weight of the sparsity term, in data units.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The sum over data points, in squared data units.
+    """
+    return (x - codes @ dictionary.T).square().sum() + (penalty * codes.abs()).sum()
+
+
+def with_unit_scales(model: SparseCodingModel) -> SparseCodingModel:
+    """Return the same ``p(x)`` in the form of Eq. 1: ``W = W̃ diag(λ)`` is free and λ = 1.
+
+    Codes z, posterior means and deviations of the given model are those of the result after division by λ.
+    """
+    dictionary = model.dictionary * model.prior_scale
+    return replace(model, dictionary=dictionary, prior_scale=torch.ones_like(model.prior_scale))
+
+
+def with_unit_columns(model: SparseCodingModel) -> SparseCodingModel:
+    """Return the same ``p(x)`` in the form of Eq. 5: the lengths of the columns become part of λ.
+
+    Codes of the given model are those of the result after multiplication by the lengths. It undoes
+    :func:`with_unit_scales`.
+
+    Raises
+    ------
+    InputError
+        If a column is zero or not finite.
+    """
+    prior_scale = model.prior_scale * model.dictionary.norm(dim=0)
+    return replace(model, dictionary=unit_columns(model.dictionary), prior_scale=prior_scale).validate()
+
+
+def pointwise_elbo(posterior: Posterior, x: Tensor, model: SparseCodingModel) -> Tensor:
+    """Return the ELBO of each data point at the model's own λ and σ², shape (N,), in nats (Eq. 111-125).
+
+    Each is a lower bound on ``log p(x_n)`` of the entries seen; where λ and σ² are optimal for the data,
+    their mean is the entropy ELBO (15).
+    """
+    seen, observed = split_missing(x)
+    statistic = model.prior.expected_statistic(posterior.mean, posterior.marginal_scale())
+    log_prior = model.prior.expected_log_prob(statistic, model.prior_scale).sum(1)
+    n_entries = x.shape[1] if observed is None else observed.sum(1)
+    residual = posterior.expected_residual(model.dictionary, seen, observed)
+    log_likelihood = -0.5 * (
+        n_entries * (LOG_2PI + model.noise_variance.log()) + residual / model.noise_variance
+    )
+    return posterior.entropy() + log_prior + log_likelihood

@@ -72,7 +72,7 @@ class Laplace(Prior):
 
     def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
         """Return ``E|z_h|`` (Eq. 97)."""
-        return closed_form.expected_magnitude(mean, marginal_scale)
+        return closed_form.soft_magnitude(mean, marginal_scale)
 
     def optimal_scale(self, statistic: Tensor) -> Tensor:
         """Return ``λ_h = E|z_h|`` (Eq. 11)."""
@@ -114,4 +114,56 @@ class Laplace(Prior):
         return closed_form.magnitude_slope_over_a(mean / marginal_scale) / (marginal_scale * scale)
 
 
-PRIORS: dict[str, Prior] = {prior.name: prior for prior in (Laplace(),)}
+@final
+class Gaussian(Prior):
+    """``p(z_h) = N(0, λ_h²)``; the statistic is ``z_h²``, its optimum λ_h = √E[z_h²].
+
+    With unit columns this is probabilistic PCA with learned scales (Tipping and Bishop, 1999).
+    """
+
+    name = "gaussian"
+
+    def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
+        """Return ``E[z_h²] = ν_h² + τ_h²``."""
+        return mean.square() + marginal_scale.square()
+
+    def optimal_scale(self, statistic: Tensor) -> Tensor:
+        """Return ``λ_h = √E[z_h²]``."""
+        return statistic.sqrt()
+
+    def entropy(self, scale: Tensor) -> Tensor:
+        """Return ``½ log 2πeλ_h²``."""
+        return closed_form.isotropic_gaussian_entropy(scale.square(), 1.0)
+
+    def expected_log_prob(self, statistic: Tensor, scale: Tensor) -> Tensor:
+        """Return ``−½ log 2πλ_h² − E[z_h²] / 2λ_h²``."""
+        return -0.5 * (closed_form.LOG_2PI + statistic / scale.square()) - scale.log()
+
+    def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
+        """Return ``−½ log 2πλ_h² − z_h² / 2λ_h²``."""
+        return self.expected_log_prob(z.square(), scale)
+
+    def sample(self, n_samples: int, scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw normal codes."""
+        shape = (n_samples, *scale.shape)
+        return scale * torch.randn(shape, dtype=scale.dtype, device=scale.device, generator=generator)
+
+    def curvature(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
+        """Return ``1/λ²``."""
+        return scale.square().reciprocal().expand_as(mean)
+
+    def curvature_slope(self, curvature: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Return ``2 c τ²``."""
+        return 2.0 * curvature * variance
+
+    def tempered_scale(self, scale: Tensor, weight: float) -> Tensor:
+        """Return ``λ/√γ``."""
+        return scale / weight**0.5
+
+    def majorizer(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
+        """Return ``1/λ²``: the energy is a quadratic itself."""
+        return self.curvature(mean, marginal_scale, scale)
+
+
+PRIORS: dict[str, Prior] = {prior.name: prior for prior in (Laplace(), Gaussian())}
+"""The priors by name."""

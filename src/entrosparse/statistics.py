@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from entrosparse.model import split_missing
 from entrosparse.posteriors import Posterior
 from entrosparse.priors import Prior
 
@@ -60,7 +61,8 @@ class Statistics:
         posterior : Posterior
             Posteriors of the N data points.
         x : Tensor of shape (N, D)
-            The data points.
+            The data points. NaN are entries that were not seen: they count in neither ``n_entries`` nor
+            ``residual``, and ``cross_moment`` takes their expectation ``E[Wz zᵀ]``, as EM does.
         dictionary : Tensor of shape (D, H)
             W̃, for the residual.
         prior : Prior
@@ -72,15 +74,24 @@ class Statistics:
         scale = posterior.marginal_scale()
         statistic = prior.expected_statistic(posterior.mean, scale)
         weight = weights.double().sum()
+        x, observed = split_missing(x)
+        cross_moment = (x * weights[:, None]).T @ posterior.mean
+        if observed is None:
+            n_entries = weight * x.shape[1]
+        else:
+            n_entries = weights.double() @ observed.double().sum(1)
+            missing = weights[:, None] * (1.0 - observed)
+            cross_moment = cross_moment + (missing * (posterior.mean @ dictionary.T)).T @ posterior.mean
+            cross_moment = cross_moment + posterior.weighted_reconstruction(dictionary, missing)
         return cls(
             weight=weight,
-            n_entries=weight * x.shape[1],
+            n_entries=n_entries,
             posterior_entropy=weights.double() @ posterior.entropy().double(),
             prior_statistic=(weights @ statistic).double(),
             posterior_variance=(weights @ scale.square()).double(),
-            residual=weights.double() @ posterior.expected_residual(dictionary, x).double(),
+            residual=weights.double() @ posterior.expected_residual(dictionary, x, observed).double(),
             second_moment=posterior.second_moment(weights).double(),
-            cross_moment=((x * weights[:, None]).T @ posterior.mean).double(),
+            cross_moment=cross_moment.double(),
         )
 
     def __add__(self, other: Self) -> Self:

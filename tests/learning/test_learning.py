@@ -29,13 +29,16 @@ def patches(generator):
 
 
 @pytest.mark.parametrize("weights", [EntropyWeights(), EntropyWeights(1.5, 1.0), EntropyWeights(1.0, 0.4)])
-@pytest.mark.parametrize("source", ["bars", "sparse"])
+@pytest.mark.parametrize("source", ["bars", "sparse", "missing"])
 def test_exact_em_never_lowers_the_objective(generator, weights, source):
     if source == "bars":
         x = torch.tensor(bars(150, rng=3).data)
     else:
         x, _ = make_model(16, 24, generator).sample(120, generator)
-    model = initial_model(x, 10, "data", Laplace(), generator)
+    complete = x
+    if source == "missing":
+        x = x.masked_fill(torch.rand(x.shape, generator=generator) < 0.3, torch.nan)
+    model = initial_model(complete, 10, "data", Laplace(), generator)
     steps = exact_em(x, model, weights, DiagonalInference(tolerance=1e-7, max_iterations=100_000))
     values = [float(next(steps).terms.objective) for _ in range(15)]
     assert (np.diff(values) >= -1e-9 * np.abs(values[:-1])).all()
@@ -177,7 +180,7 @@ def test_noiseless_data_hit_the_floor(generator):
         ({"batch_size": 0}, "batch_size"),
         ({"annealing": "warm"}, "annealing"),
         ({"data": np.ones((0, 3))}, "at least one row"),
-        ({"data": np.full((5, 3), np.nan)}, "finite"),
+        ({"data": np.full((5, 3), np.inf)}, "finite"),
         ({"data": np.ones((5, 4))}, "columns"),
         ({"data": np.ones((5, 3), dtype=int)}, "floating"),
         ({"learner": OnlineEM(2, init="magic")}, "init"),

@@ -1,6 +1,6 @@
 """What the learners need from inference: posteriors for given data under a given model."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -17,7 +17,11 @@ class Inference(Protocol):
         x: Tensor,
         model: SparseCodingModel,
         weights: EntropyWeights = ...,
-        start: Any = None,
+        start: Posterior | None = None,
     ) -> Posterior:
-        """Return the posteriors of the rows of ``x`` (N, D), from ``start``, of the same kind, when given."""
+        """Return the posteriors of the rows of ``x`` (N, D), from means and deviations of ``start``."""
+        ...
+
+    def rows_at_once(self, n_components: int) -> int:
+        """Return how many data points to infer together so that memory stays bounded."""
         ...

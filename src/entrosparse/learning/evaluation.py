@@ -6,10 +6,10 @@ from typing import final
 from torch import Tensor
 
 from entrosparse.inference import DiagonalInference, Inference
+from entrosparse.learning.e_step import e_step
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import ElboTerms, entropy_elbo, optimal_scales
-from entrosparse.posteriors import Posterior
-from entrosparse.statistics import Statistics
+from entrosparse.posteriors import Diagonal
 
 
 @final
@@ -21,14 +21,14 @@ class Evaluation:
     ----------
     terms : ElboTerms
         ELBO and entropies in nats per data point.
-    posterior : Posterior
-        Posteriors of the data.
+    marginals : Diagonal
+        Means ν and marginal deviations τ of the posteriors, (N, H) each.
     model : SparseCodingModel
         The dictionary with the λ and σ² that are optimal for these data.
     """
 
     terms: ElboTerms
-    posterior: Posterior
+    marginals: Diagonal
     model: SparseCodingModel
 
 
@@ -57,15 +57,14 @@ def evaluate(
     max_iterations : int
         Turns at most.
     """
-    posterior = inference(x, model)
+    marginals: Diagonal | None = None
     last = float("-inf")
-    for _ in range(max_iterations):
-        statistics = Statistics.collect(posterior, x, model.dictionary, model.prior)
+    while True:
+        max_iterations -= 1
+        statistics, marginals = e_step(x, model, inference, start=marginals)
         terms = entropy_elbo(statistics, prior=model.prior)
         prior_scale, noise_variance = optimal_scales(statistics, model.prior)
         model = replace(model, prior_scale=prior_scale.to(x), noise_variance=noise_variance.to(x))
-        if float(terms.elbo) - last < tolerance:
-            break
+        if float(terms.elbo) - last < tolerance or max_iterations <= 0:
+            return Evaluation(terms, marginals, model)
         last = float(terms.elbo)
-        posterior = inference(x, model, start=posterior)
-    return Evaluation(terms, posterior, model)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference import DiagonalInference, Inference
+from entrosparse.learning.e_step import e_step
 from entrosparse.learning.m_step import exact_sweep
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import ElboTerms, entropy_elbo, optimal_scales
-from entrosparse.posteriors import Posterior
-from entrosparse.statistics import Statistics
+from entrosparse.posteriors import Diagonal
 
 
 @final
@@ -26,13 +26,13 @@ class ExactEMStep:
         Entropies of the data, in nats per data point; ``terms.objective`` never falls from step to step.
     model : SparseCodingModel
         The dictionary that the posteriors belong to, with their optimal λ and σ².
-    posterior : Posterior
-        Posteriors of all data points.
+    marginals : Diagonal
+        Means and marginal deviations of the posteriors of all data points.
     """
 
     terms: ElboTerms
     model: SparseCodingModel
-    posterior: Posterior
+    marginals: Diagonal
 
 
 def exact_em(
@@ -62,13 +62,12 @@ def exact_em(
     n_sweeps : int
         Sweeps of column updates in each M-step.
     """
-    posterior = None
+    marginals = None
     while True:
-        posterior = inference(x, model, weights, posterior)
-        statistics = Statistics.collect(posterior, x, model.dictionary, model.prior)
+        statistics, marginals = e_step(x, model, inference, weights, marginals)
         prior_scale, noise_variance = optimal_scales(statistics, model.prior)
         model = replace(model, prior_scale=prior_scale.to(x), noise_variance=noise_variance.to(x))
-        yield ExactEMStep(entropy_elbo(statistics, weights, model.prior), model, posterior)
+        yield ExactEMStep(entropy_elbo(statistics, weights, model.prior), model, marginals)
         dictionary = model.dictionary
         for _ in range(n_sweeps):
             dictionary = exact_sweep(dictionary, statistics)

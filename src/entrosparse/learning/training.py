@@ -11,6 +11,7 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights, Schedule, get_schedule
 from entrosparse.errors import ConvergenceWarning, InputError, NumericalError
+from entrosparse.inference import Inference
 from entrosparse.learning.evaluation import evaluate
 from entrosparse.metrics import dead_latents, gini
 from entrosparse.model import SparseCodingModel, check_data
@@ -37,6 +38,11 @@ class LearnerState(Protocol):
     @property
     def model(self) -> SparseCodingModel:
         """The current model."""
+        ...
+
+    @property
+    def inference(self) -> Inference:
+        """How the posteriors of the reported ELBO are found."""
         ...
 
     @property
@@ -107,10 +113,13 @@ class TrainingResult:
     model : SparseCodingModel
     history : list of EpochRecord
         One record before learning and one for each epoch.
+    inference : Inference
+        How the learner found its posteriors: a learned encoder, for one.
     """
 
     model: SparseCodingModel
     history: list[EpochRecord]
+    inference: Inference
 
 
 class Callback:
@@ -194,12 +203,12 @@ def train(
     seconds, samples_seen = 0.0, 0
 
     def report(epoch: int, weights: EntropyWeights) -> None:
-        evaluation = evaluate(state.model, test, tolerance=_REPORT_TOLERANCE)
+        evaluation = evaluate(state.model, test, state.inference, _REPORT_TOLERANCE)
         if not np.isfinite(float(evaluation.terms.elbo)):
             raise NumericalError(
                 f"the ELBO is not finite after epoch {epoch}; scale the data to unit variance"
             )
-        sparsity = gini(evaluation.posterior.mean)
+        sparsity = gini(evaluation.marginals.mean)
         record = EpochRecord(
             epoch=epoch,
             seconds=seconds,
@@ -213,7 +222,7 @@ def train(
             noise_variance=float(state.model.noise_variance),
             gini_mean=float(sparsity.mean()),
             gini_std=float(sparsity.std(correction=0)),
-            dead_latents=int(dead_latents(evaluation.posterior).sum()),
+            dead_latents=int(dead_latents(evaluation.marginals).sum()),
         )
         history.append(record)
         callback.on_epoch(state.model, record)
@@ -238,4 +247,4 @@ def train(
             ConvergenceWarning,
             stacklevel=2,
         )
-    return TrainingResult(state.model, history)
+    return TrainingResult(state.model, history, state.inference)

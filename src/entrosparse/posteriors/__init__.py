@@ -2,3 +2,5 @@
 
 from entrosparse.posteriors.base import Posterior as Posterior
 from entrosparse.posteriors.diagonal import Diagonal as Diagonal
+from entrosparse.posteriors.full import Full as Full
+from entrosparse.posteriors.low_rank import LowRank as LowRank

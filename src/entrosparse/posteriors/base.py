@@ -1,6 +1,8 @@
 """What every Gaussian posterior ``q(z | x) = N(ν, T)`` offers to statistics and objectives."""
 
 from abc import ABC, abstractmethod
+from dataclasses import fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -38,6 +40,10 @@ class Posterior(ABC):
         """Return the diagonal of ``W T Wᵀ``, shape (N, D): the pixel variances that come from the codes."""
 
     @abstractmethod
+    def weighted_reconstruction(self, dictionary: Tensor, weights: Tensor) -> Tensor:
+        """Return ``Σ_n weights_nd (W T_n)_dh``, shape (D, H), for weights of shape (N, D)."""
+
+    @abstractmethod
     def trace_with(self, gram: Tensor) -> Tensor:
         """Return ``tr(G T)``, shape (N,), for a symmetric G of shape (H, H)."""
 
@@ -54,6 +60,14 @@ class Posterior(ABC):
     def mahalanobis(self, difference: Tensor) -> Tensor:
         """Return ``dᵀ T⁻¹ d`` for differences (..., N, H); the result has shape (..., N)."""
 
+    @abstractmethod
+    def stationarity(self, hessian: Tensor, curvature: Tensor) -> Tensor:
+        """Return how far T is from its optimum, shape (N,), in nats per posterior deviation.
+
+        The optimum within the family of ``½ log |T| − ½ tr((s G + diag c) T)``, for ``hessian`` s G (H, H)
+        and the curvatures c (N, H) of the prior's expected energy.
+        """
+
     def sample(self, n_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw samples, shape (n_samples, N, H); differentiable in the parameters (reparameterized)."""
         shape = (n_samples, self.mean.shape[0], self.noise_dimension)
@@ -65,14 +79,21 @@ class Posterior(ABC):
         half_dimension = 0.5 * self.mean.shape[-1]
         return half_dimension - self.entropy() - 0.5 * self.mahalanobis(z - self.mean)
 
-    def expected_residual(self, dictionary: Tensor, x: Tensor) -> Tensor:
-        """Return ``E‖x − Wz‖²``, shape (N,), in squared data units (inside Eq. 10)."""
-        residual = x - self.mean @ dictionary.T
-        return residual.square().sum(-1) + self.trace_with(dictionary.T @ dictionary)
+    def expected_residual(self, dictionary: Tensor, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Return ``E‖x − Wz‖²`` over the entries seen, shape (N,), in squared data units (inside Eq. 10)."""
+        residual = (x - self.mean @ dictionary.T).square()
+        if observed is None:
+            return residual.sum(-1) + self.trace_with(dictionary.T @ dictionary)
+        return (observed * (residual + self.reconstruction_variance(dictionary))).sum(-1)
 
     def second_moment(self, weights: Tensor) -> Tensor:
         """Return ``Σ_n weights_n E[z zᵀ]``, shape (H, H)."""
         return (self.mean * weights[:, None]).T @ self.mean + self.weighted_covariance(weights)
+
+    def rescaled(self, factor: float) -> Self:
+        """Return the posterior of ``factor · z``."""
+        parts = (part.name for part in fields(self) if part.init)  # type: ignore[arg-type]
+        return type(self)(**{name: getattr(self, name) * factor for name in parts})
 
     def __len__(self) -> int:
         """Return the number of data points N."""

@@ -46,6 +46,10 @@ class Diagonal(Posterior):
         """Return ``Σ_h W_dh² τ_h²``, shape (N, D)."""
         return self.scale.square() @ dictionary.square().T
 
+    def weighted_reconstruction(self, dictionary: Tensor, weights: Tensor) -> Tensor:
+        """Return ``W_dh Σ_n weights_nd τ_nh²``, shape (D, H)."""
+        return dictionary * (weights.T @ self.scale.square())
+
     def trace_with(self, gram: Tensor) -> Tensor:
         """Return ``Σ_h G_hh τ_h²``, shape (N,) (Eq. 101-103, where G_hh = 1)."""
         return self.scale.square() @ gram.diagonal()
@@ -57,3 +61,11 @@ class Diagonal(Posterior):
     def mahalanobis(self, difference: Tensor) -> Tensor:
         """Return ``Σ_h d_h² / τ_h²``."""
         return (difference / self.scale).square().sum(-1)
+
+    def stationarity(self, hessian: Tensor, curvature: Tensor) -> Tensor:
+        """Return the largest ``|τ_h² (s G_hh + c_h) − 1|``, shape (N,)."""
+        return (
+            (self.scale.square() * (torch.diagonal(hessian, dim1=-2, dim2=-1) + curvature) - 1.0)
+            .abs()
+            .amax(-1)
+        )

@@ -1,0 +1,99 @@
+"""What the E-steps with correlated latents share: safe factorizations and safe Newton steps."""
+
+import warnings
+from typing import final
+
+import torch
+from torch import Tensor
+
+from entrosparse.errors import NumericalError
+
+_MAX_STEP = 3.0  # deviations that a mean may move in a sweep
+_MAX_LOG_STEP = 1.0  # by which the logarithm of a deviation may change in a sweep
+_MIN_DAMPING = 0.1
+_JITTERS = (1e-6, 1e-4)  # relative to the mean of the diagonal
+
+
+@final
+class TrustRegion:
+    """Keeps the sweeps of each data point from overshooting.
+
+    Where the likelihood leaves a direction open, only the prior's curvature holds it, which falls with
+    exp(−ν²/2τ²): a deviation that starts too small sees no prior at all. So means and deviations move by
+    bounded amounts, and a data point whose residual grows although it moves freely is damped.
+    """
+
+    def __init__(self, mean: Tensor) -> None:
+        self._damping = torch.ones_like(mean[:, :1])
+        self._last = torch.full_like(mean[:, :1], torch.inf)
+
+    def move(
+        self, rows: Tensor, mean: Tensor, step: Tensor, scale: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Move to ``mean − step`` and from deviations ``scale`` to ``target``, as far as allowed.
+
+        Returns the new means and deviations, and which rows moved freely, shape (len(rows), 1).
+        """
+        damping = self._damping[rows]
+        log_step = (target / scale).log().clamp(-_MAX_LOG_STEP, _MAX_LOG_STEP)
+        scale = scale * torch.exp(damping * log_step)
+        share = (_MAX_STEP / (step / scale).abs().amax(1, keepdim=True)).clamp(max=1.0)
+        free = (share == 1.0) & (log_step.abs().amax(1, keepdim=True) < _MAX_LOG_STEP)
+        return mean - damping * share * step, scale, free
+
+    def report(self, rows: Tensor, residual: Tensor, free: Tensor) -> None:
+        """Take note of the residuals (len(rows),) after a move."""
+        residual = residual.unsqueeze(1)
+        overshot = free & (residual > self._last[rows])
+        damping = torch.where(overshot, 0.5, 1.0) * self._damping[rows]
+        self._damping[rows] = damping.clamp_min(_MIN_DAMPING)
+        self._last[rows] = torch.where(free, residual, torch.inf)
+
+
+def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``P = s G + diag(c)`` (N, H, H), its Cholesky factors, and c, kept above rounding of G."""
+    rounding = 8.0 * torch.finfo(hessian.dtype).eps * torch.diagonal(hessian, dim1=-2, dim2=-1).amax()
+    curvature = curvature.clamp_min(rounding)
+    precision = hessian + torch.diag_embed(curvature)
+    return precision, cholesky_of(precision), curvature
+
+
+def cholesky_of(matrices: Tensor) -> Tensor:
+    """Return lower Cholesky factors, with jitter for the matrices that need it, and only for them.
+
+    Raises
+    ------
+    NumericalError
+        If a matrix is not positive definite even with the largest jitter.
+
+    Warns
+    -----
+    RuntimeWarning
+        If jitter was added: to how many matrices, and how much.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    for jitter in _JITTERS:
+        bad = failed > 0
+        if not bool(bad.any()):
+            return factor
+        amount = jitter * torch.diagonal(matrices[bad], dim1=-2, dim2=-1).mean(-1, keepdim=True)
+        warnings.warn(
+            f"{int(bad.sum())} of {len(matrices)} posterior precisions were not positive definite; "
+            f"added up to {float(amount.max()):.3g} to their diagonals ({jitter:g} of its mean)",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        jittered = matrices[bad] + torch.diag_embed(amount.expand(-1, matrices.shape[-1]))
+        factor[bad], failed[bad] = torch.linalg.cholesky_ex(jittered)
+    if bool((failed > 0).any()):
+        raise NumericalError(
+            f"{int((failed > 0).sum())} posterior precisions are not positive definite even with jitter "
+            f"{_JITTERS[-1]:g} of their diagonals; scale the data, or work in float64"
+        )
+    return factor
+
+
+def triangular_inverse(factor: Tensor) -> Tensor:
+    """Return the inverses of lower triangular matrices."""
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)

@@ -1,0 +1,129 @@
+"""The E-step's problem, which all solvers share.
+
+At fixed λ, σ², W the data points separate. With s = δ/σ², G = WᵀW, b = Wᵀx, and c, w the curvature and the
+majorizer of the prior's expected energy (times γ), each one maximizes
+
+    ½ log |T| − s (½ νᵀGν − bᵀν + ½ tr GT) − γ Σ_h E[energy_h(ν_h, T_hh)],
+
+which is jointly concave in ν and in the deviations τ, or the Cholesky factor of T. It is stationary where
+
+    ν:  s (Gν − b)_h + w_h ν_h = 0,    w_h = γ erf(ν_h / √2 τ_h) / (λ_h ν_h)             for the Laplace prior
+    T:  T⁻¹ = s G + diag(c),           c_h = γ √(2/π) exp(−ν_h² / 2τ_h²) / (λ_h τ_h)     for the Laplace prior
+
+with the second condition restricted to what the family of T can follow.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from entrosparse.annealing import EntropyWeights
+from entrosparse.errors import ConvergenceWarning, NumericalError
+from entrosparse.model import SparseCodingModel, split_missing
+from entrosparse.posteriors import Posterior
+from entrosparse.priors import Prior
+
+
+@final
+@dataclass(frozen=True)
+class EStepProblem:
+    """The E-step of some data points. NaN are entries that were not seen: they have no likelihood.
+
+    Attributes
+    ----------
+    prior : Prior
+        The prior.
+    prior_scale : Tensor of shape (H,)
+        Scales that hold γ: energies are those of λ/γ for the Laplace prior.
+    dictionary, loading : Tensor of shape (D, H)
+        W and ``s W``.
+    shared_hessian : Tensor of shape (H, H)
+        ``s G``, the likelihood's Hessian for data points without missing entries.
+    linear : Tensor of shape (N, H)
+        ``s b``.
+    observed : Tensor of shape (N, D) or None
+        1 where an entry was seen, 0 where not; None when all were.
+    """
+
+    prior: Prior
+    prior_scale: Tensor
+    dictionary: Tensor
+    loading: Tensor
+    shared_hessian: Tensor
+    linear: Tensor
+    observed: Tensor | None
+
+    @classmethod
+    def of(cls, x: Tensor, model: SparseCodingModel, weights: EntropyWeights) -> Self:
+        """Return the problem of the rows of ``x`` under a model, at the weights γ, δ."""
+        loading = model.dictionary * (weights.likelihood / model.noise_variance)
+        prior_scale = model.prior.tempered_scale(model.prior_scale, weights.prior)
+        seen, observed = split_missing(x)
+        hessian = model.dictionary.T @ loading
+        return cls(model.prior, prior_scale, model.dictionary, loading, hessian, seen @ loading, observed)
+
+    def rows(self, index: Tensor) -> Self:
+        """Return the problem of some of the data points."""
+        observed = None if self.observed is None else self.observed[index]
+        return replace(self, linear=self.linear[index], observed=observed)
+
+    def hessian(self) -> Tensor:
+        """Return the likelihood's Hessian in ν: (H, H) for all data points, or (N, H, H)."""
+        if self.observed is None:
+            return self.shared_hessian
+        return self.dictionary.T @ (self.observed.unsqueeze(-1) * self.loading)
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal of :meth:`hessian`: (H,) or (N, H)."""
+        if self.observed is None:
+            return self.shared_hessian.diagonal()
+        return self.observed @ (self.dictionary * self.loading)
+
+    def curvature(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """Return c, shape (N, H)."""
+        return self.prior.curvature(mean, scale, self.prior_scale)
+
+    def gradient(self, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient in ν of the function to minimize, and the majorizer w, (N, H) each."""
+        majorizer = self.prior.majorizer(mean, scale, self.prior_scale)
+        if self.observed is None:
+            gradient = torch.addmm(self.linear, mean, self.shared_hessian, beta=-1.0)
+        else:
+            gradient = (self.observed * (mean @ self.dictionary.T)) @ self.loading - self.linear
+        return gradient + majorizer * mean, majorizer
+
+    def stationarity(self, posterior: Posterior) -> Tensor:
+        """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation."""
+        mean, scale = posterior.mean, posterior.marginal_scale()
+        by_mean = (scale * self.gradient(mean, scale)[0]).abs().amax(1)
+        return torch.maximum(by_mean, posterior.stationarity(self.hessian(), self.curvature(mean, scale)))
+
+
+def stationarity(
+    posterior: Posterior, x: Tensor, model: SparseCodingModel, weights: EntropyWeights = EntropyWeights()
+) -> Tensor:
+    """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation.
+
+    The larger of the gradient in ν, times τ, and of the posterior's own condition on its covariance
+    (:meth:`~entrosparse.posteriors.Posterior.stationarity`), for Eq. 17 at fixed λ and σ².
+    """
+    return EStepProblem.of(x, model, weights).stationarity(posterior)
+
+
+def check_finite(*tensors: Tensor) -> None:
+    """Raise NumericalError unless all posteriors are finite."""
+    if not all(bool(torch.isfinite(tensor.sum())) for tensor in tensors):
+        raise NumericalError("inference gave codes that are not finite; scale the data to unit variance")
+
+
+def warn_unfinished(n_left: int, n_rows: int, tolerance: float, max_iterations: int) -> None:
+    """Warn that data points are left above the tolerance."""
+    warnings.warn(
+        f"{n_left} of {n_rows} data points are above the tolerance {tolerance:g} after {max_iterations} "
+        "iterations; raise max_iterations or the tolerance",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

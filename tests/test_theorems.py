@@ -1,0 +1,233 @@
+"""Theorems 1 to 4 and Lemma 1 of the paper, in float64, for every family of posteriors and every prior."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+
+from conftest import make_model
+from entrosparse.annealing import EntropyWeights
+from entrosparse.model import unit_columns
+from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
+from entrosparse.posteriors import Diagonal
+from entrosparse.priors import PRIORS
+from entrosparse.statistics import Statistics
+from kinds import FAMILIES
+
+N, D, H = 20, 5, 3
+WEIGHTS = [EntropyWeights(), EntropyWeights(2.5, 0.4)]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(params=PRIORS)
+def model(request, generator):
+    return replace(make_model(D, H, generator), prior=PRIORS[request.param])
+
+
+@pytest.fixture
+def x(model, generator):
+    return model.sample(N, generator)[0]
+
+
+@pytest.fixture
+def parameters(family, generator):
+    return family.parameters(N, H, generator)
+
+
+def _statistics(posterior, x, model):
+    return Statistics.collect(posterior, x, model.dictionary, model.prior)
+
+
+def _at_optimum(statistics, model):
+    """The model with its optimal λ and σ², constants for automatic differentiation."""
+    prior_scale, noise_variance = optimal_scales(statistics, model.prior)
+    return replace(model, prior_scale=prior_scale.detach(), noise_variance=noise_variance.detach())
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "annealed"])
+def test_theorem_1_the_elbo_is_a_sum_of_entropies(family, parameters, x, model, weights, generator):
+    statistics = _statistics(family.make(**parameters), x, model)
+    entropies = entropy_elbo(statistics, weights, model.prior)
+    best = _at_optimum(statistics, model)
+    classical = analytic_elbo(statistics, best, weights)
+    for name in ("posterior", "prior", "likelihood", "elbo", "objective"):
+        assert float(getattr(classical, name)) == pytest.approx(float(getattr(entropies, name)), abs=1e-10)
+    for step in (1e-3, 0.1, 2.0):  # away from the optimum it is smaller
+        for sign in (-1.0, 1.0):
+            shift = math.exp(sign * step)
+            for h in range(H):
+                prior_scale = best.prior_scale.clone()
+                prior_scale[h] *= shift
+                moved = analytic_elbo(statistics, replace(best, prior_scale=prior_scale), weights)
+                assert moved.objective < entropies.objective
+            noisier = replace(best, noise_variance=best.noise_variance * shift)
+            assert analytic_elbo(statistics, noisier, weights).objective < entropies.objective
+
+
+def test_theorem_2_the_optimal_scales_are_the_numerical_maximum(family, parameters, x, model):
+    statistics = _statistics(family.make(**parameters), x, model)
+    best = _at_optimum(statistics, model)
+
+    def loss(logarithms):
+        scales = torch.from_numpy(np.exp(logarithms))
+        moved = replace(model, prior_scale=scales[:-1], noise_variance=scales[-1])
+        return -float(analytic_elbo(statistics, moved).elbo)
+
+    result = optimize.minimize(loss, np.zeros(H + 1), method="BFGS", options={"gtol": 1e-8})
+    expected = np.append(best.prior_scale.numpy(), float(best.noise_variance))
+    np.testing.assert_allclose(np.exp(result.x), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "annealed"])
+def test_lemma_1_gradients_agree_at_the_optimal_scales(family, parameters, x, model, weights):
+    leaves = {name: value.requires_grad_() for name, value in parameters.items()}
+    model = replace(model, dictionary=model.dictionary.requires_grad_())
+    statistics = _statistics(family.make(**leaves), x, model)
+    best = _at_optimum(statistics, model)
+    inputs = [model.dictionary, *leaves.values()]
+    by_entropy = torch.autograd.grad(
+        entropy_elbo(statistics, weights, model.prior).objective, inputs, retain_graph=True
+    )
+    classical = torch.autograd.grad(analytic_elbo(statistics, best, weights).objective, inputs)
+    for one, other in zip(by_entropy, classical, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+        assert one.abs().max() > 1e-3
+
+
+def test_away_from_the_optimal_variance_likelihood_gradients_are_in_proportion(family, parameters, x, model):
+    """Eq. 136 for W and 143 for the variational parameters: in the ratio σ² / σ²_opt."""
+    leaves = {name: value.requires_grad_() for name, value in parameters.items()}
+    model = replace(model, dictionary=model.dictionary.requires_grad_())
+    statistics = _statistics(family.make(**leaves), x, model)
+    ratio = model.noise_variance / optimal_scales(statistics, model.prior)[1].detach()
+    assert abs(float(ratio) - 1.0) > 0.1
+    inputs = [model.dictionary, *leaves.values()]
+    by_entropy = torch.autograd.grad(
+        entropy_elbo(statistics, prior=model.prior).likelihood, inputs, retain_graph=True
+    )
+    classical = torch.autograd.grad(analytic_elbo(statistics, model).likelihood, inputs)
+    for one, other in zip(by_entropy, classical, strict=True):
+        torch.testing.assert_close(one, ratio * other, rtol=1e-10, atol=1e-12)
+
+
+def test_prior_gradients_have_the_closed_forms_of_the_lemma(generator):
+    """Eq. 153 and 157 in ν, 164 and 170 in τ: they differ by λ against λ_opt alone."""
+    model = make_model(D, H, generator)
+    x = model.sample(N, generator)[0]
+    mean = torch.randn(N, H, generator=generator, dtype=torch.float64).requires_grad_()
+    scale = (0.2 + torch.rand(N, H, generator=generator, dtype=torch.float64)).requires_grad_()
+    statistics = _statistics(Diagonal(mean, scale), x, model)
+    optimum = optimal_scales(statistics)[0].detach()
+    for term, prior_scale in (
+        (analytic_elbo(statistics, model).prior, model.prior_scale),
+        (entropy_elbo(statistics).prior, optimum),
+    ):
+        by_mean, by_scale = torch.autograd.grad(-term, (mean, scale), retain_graph=True)
+        a = (mean / scale).detach()
+        torch.testing.assert_close(by_mean, -torch.erf(a / math.sqrt(2.0)) / (N * prior_scale))
+        density = math.sqrt(2.0 / math.pi) * torch.exp(-0.5 * a.square())
+        torch.testing.assert_close(by_scale, -density / (N * prior_scale))
+
+
+class _Encoder(torch.nn.Module):
+    """Means and covariance parameters from a hidden layer that both share."""
+
+    def __init__(self, family) -> None:
+        super().__init__()
+        self.family, self.shapes = family, family.shapes(H)
+        self.hidden = torch.nn.Linear(D, 8)
+        self.heads = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(8, math.prod(shape)) for name, shape in self.shapes.items()}
+        )
+
+    def forward(self, x):
+        hidden = torch.tanh(self.hidden(x))
+        return self.family.make(
+            **{name: head(hidden).reshape(-1, *self.shapes[name]) for name, head in self.heads.items()}
+        )
+
+
+def test_lemma_1_holds_through_an_encoder(family, x, model):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        encoder = _Encoder(family).double()
+    model = replace(model, dictionary=model.dictionary.requires_grad_())
+    inputs = [model.dictionary, *encoder.parameters()]
+    statistics = _statistics(encoder(x), x, model)
+    by_entropy = torch.autograd.grad(
+        entropy_elbo(statistics, prior=model.prior).elbo, inputs, retain_graph=True
+    )
+    classical = torch.autograd.grad(analytic_elbo(statistics, _at_optimum(statistics, model)).elbo, inputs)
+    for one, other in zip(by_entropy, classical, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+        assert one.abs().max() > 1e-4
+
+
+def _climb(objective, leaves):
+    """Run L-BFGS to convergence; return the largest entry of the gradient."""
+    optimizer = torch.optim.LBFGS(
+        leaves, max_iter=500, tolerance_grad=1e-9, tolerance_change=0.0, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        loss = -objective()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return _largest_gradient(objective, leaves)
+
+
+def _largest_gradient(objective, leaves):
+    gradients = torch.autograd.grad(objective(), leaves)
+    return max(float(gradient.abs().max()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("learned_by", ["entropies", "classical"])
+def test_theorems_3_and_4_stationary_points_coincide(family, parameters, x, model, learned_by):
+    """Joint learning of one objective ends where all gradients of the other vanish too."""
+    dictionary = model.dictionary.clone()
+    log_prior_scale, log_noise_variance = model.prior_scale.log(), model.noise_variance.log()
+    shared = [leaf.requires_grad_() for leaf in (dictionary, *parameters.values())]
+    free = [leaf.requires_grad_() for leaf in (log_prior_scale, log_noise_variance)]
+
+    def current():
+        return replace(
+            model,
+            dictionary=unit_columns(dictionary),
+            prior_scale=log_prior_scale.exp(),
+            noise_variance=log_noise_variance.exp(),
+        )
+
+    def statistics():
+        return _statistics(family.make(**parameters), x, current())
+
+    def entropies():
+        return entropy_elbo(statistics(), prior=model.prior).elbo
+
+    def classical():
+        return analytic_elbo(statistics(), current()).elbo
+
+    assert _largest_gradient(classical, shared + free) > 0.1
+    if learned_by == "entropies":
+        assert _climb(entropies, shared) < 1e-6
+        prior_scale, noise_variance = optimal_scales(statistics(), model.prior)
+        with torch.no_grad():
+            log_prior_scale.copy_(prior_scale.log())
+            log_noise_variance.copy_(noise_variance.log())
+        assert _largest_gradient(classical, shared + free) < 1e-6
+    else:
+        assert _climb(classical, shared + free) < 1e-6
+        prior_scale, noise_variance = optimal_scales(statistics(), model.prior)
+        torch.testing.assert_close(log_prior_scale.exp(), prior_scale, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(log_noise_variance.exp(), noise_variance, rtol=1e-5, atol=1e-7)
+        assert _largest_gradient(entropies, shared) < 1e-6
+    assert classical().item() == pytest.approx(entropies().item(), abs=1e-9)
