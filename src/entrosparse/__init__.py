@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from entrosparse.annealing import EntropyWeights as EntropyWeights
+    from entrosparse.estimators import SparseCoding as SparseCoding
     from entrosparse.inference import DiagonalInference as DiagonalInference
     from entrosparse.learning import OnlineEM as OnlineEM
     from entrosparse.learning import evaluate as evaluate
@@ -23,6 +24,7 @@ _HOMES = {
     "ElboTerms": "objectives",
     "EntropyWeights": "annealing",
     "OnlineEM": "learning",
+    "SparseCoding": "estimators",
     "SparseCodingModel": "model",
     "Statistics": "statistics",
     "entropy_elbo": "objectives",
