@@ -272,12 +272,11 @@ def test_truncated_file(tmp_path, grey, name, kept):
     assert name in error_of(path, FileFormatError)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.npy", "a.npz", "a.hdf.mat"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.npy", "a.npz", "a.mat", "a.hdf.mat"]
+)
 def test_flipped_bytes_never_leak_another_error(tmp_path, colour, name):
-    """A damaged file is either still readable or refused with our error, without warnings.
-
-    MATLAB 5 is absent: a wrong type code in such a file can crash SciPy's reader itself.
-    """
+    """A damaged file is either still readable or refused with our error, without warnings."""
     path = tmp_path / name
     if path.suffix in (".png", ".jpg", ".tif", ".webp"):
         save_picture(path, colour)

@@ -1,8 +1,10 @@
 """Greyscale images from picture files, NumPy arrays and MATLAB files."""
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from entrosparse.data._mat5 import read_mat5
 from entrosparse.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ class Image:
                 f"image '{self.name}' must be a real numeric array of height x width, at least 2 x 2; "
                 f"got {given.dtype} of shape {given.shape}"
             )
-        with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is counted below
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is counted below
             pixels = np.array(given, dtype=np.float32, order="C")
         n_bad = int(np.count_nonzero(~np.isfinite(pixels)))
         if n_bad:
@@ -73,6 +76,8 @@ def load_images(source: str | Path) -> list[Image]:
           ``hdf5`` extra). A real numeric array of height x width is one image, and one of height x width x n
           is n images, also when n is 3. Several arrays are taken in the order of their names; what else the
           file holds is left aside.
+
+        No file may unpack to more than 256 MiB or a hundred times its own size, whichever is more.
 
     Returns
     -------
@@ -156,7 +161,7 @@ def _read_file(path: Path) -> list[Image]:
             f"found {'; '.join(found[:5]) or 'no array'}"
         )
     return [
-        Image(path.name + label, pixels)
+        Image(path.name + _printable(label), pixels)
         for name, array in usable.items()
         for label, pixels in _slices(name, array)
     ]
@@ -175,32 +180,72 @@ def _slices(label: str, array: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return _printable(" ".join(str(error).split()))[:200] or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _most_bytes(file: BinaryIO) -> int:
+    """How much a file may unpack to: plenty for any photograph, too little to fill the memory."""
+    return max(2**28, 100 * os.fstat(file.fileno()).st_size)
+
+
+def _check_claim(file: BinaryIO, n_bytes: int) -> None:
+    if n_bytes > _most_bytes(file):
+        raise FileFormatError(
+            f"'{file.name}' must unpack to at most {_most_bytes(file):,} bytes; it claims {n_bytes:,}"
+        )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what libtiff says about a damaged file, in C, from the standard error stream."""
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _luma(picture: "PIL.Image.Image") -> NDArray[Any]:
     """Grey as it is when deeper than 8 bits; otherwise luma in [0, 1] of the picture on white."""
     import PIL.Image
-    from skimage.color import rgb2gray
 
     if picture.mode.startswith(("I", "F")):
         return np.asarray(picture)
-    white = PIL.Image.new("RGBA", picture.size, "white")
-    opaque = PIL.Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    return rgb2gray(np.asarray(opaque, dtype=np.float32) / 255)
+    if picture.has_transparency_data:
+        white = PIL.Image.new("RGBA", picture.size, "white")
+        picture = PIL.Image.alpha_composite(white, picture.convert("RGBA"))
+    return np.asarray(picture.convert("RGB"), dtype=np.float32) @ _LUMA
 
 
 def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
     import PIL.Image
     from PIL.ImageSequence import Iterator as Pages
 
+    logging.getLogger("PIL").addHandler(_QUIET)
     try:
         picture = PIL.Image.open(file, formats=("PNG", "JPEG", "TIFF", "WEBP"))
     except PIL.UnidentifiedImageError as error:
         raise FileFormatError(f"'{file.name}' is not a PNG, JPEG, TIFF or WebP picture") from error
+    _check_claim(file, 4 * picture.width * picture.height)
     if picture.format != "TIFF":  # other formats keep previews and animations in further frames
         return {"": _luma(picture)}
-    pages = [_luma(page) for page in Pages(picture)]
+    pages, claimed = [], 0
+    with _silence():
+        for page in Pages(picture):
+            area = page.width * page.height
+            claimed += 4 * area
+            _check_claim(file, claimed)
+            boxes = [tile[1] or (0, 0, *page.size) for tile in picture.tile]  # the rest would become zeros
+            if sum((right - left) * (bottom - top) for left, top, right, bottom in boxes) < area:
+                raise FileFormatError(f"'{file.name}' must hold whole pictures; a part has no pixels")
+            pages.append(_luma(page))
     return {"": pages[0]} if len(pages) == 1 else {f"[{index}]": page for index, page in enumerate(pages)}
 
 
@@ -208,20 +253,23 @@ def _read_numpy(file: BinaryIO) -> dict[str, NDArray[Any]]:
     loaded = np.load(file, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return {"": loaded}
+    _check_claim(file, sum(member.file_size for member in loaded.zip.infolist()))
     return {f":{name}": loaded[name] for name in sorted(loaded.files)}
 
 
 def _read_matlab(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import matfile_version
+
     start = file.read(520)  # a text header of 512 bytes may come before the mark of HDF5
     file.seek(0)
-    variables = _matlab_7_3(file) if b"\x89HDF\r\n\x1a\n" in start else _matlab_5(file)
+    if b"\x89HDF\r\n\x1a\n" in start:
+        variables = _matlab_7_3(file)
+    elif matfile_version(file)[0] == 0:  # MATLAB 4
+        variables = loadmat(file)
+    else:
+        variables = read_mat5(file.read(), _most_bytes(file))
     return {f":{name}": value for name, value in sorted(variables.items()) if isinstance(value, np.ndarray)}
-
-
-def _matlab_5(file: BinaryIO) -> dict[str, Any]:
-    from scipy.io import loadmat
-
-    return loadmat(file)
 
 
 def _matlab_7_3(file: BinaryIO) -> dict[str, Any]:
@@ -231,11 +279,15 @@ def _matlab_7_3(file: BinaryIO) -> dict[str, Any]:
         raise InputError(
             f"'{file.name}' is a MATLAB 7.3 file, which needs h5py: pip install 'entrosparse[hdf5]'"
         ) from error
-    with h5py.File(file, "r") as archive:  # MATLAB stores the axes in reverse order
-        return {
-            name: np.transpose(item[()]) for name, item in archive.items() if isinstance(item, h5py.Dataset)
-        }
+    with h5py.File(file, "r") as archive:
+        arrays = {name: item for name, item in archive.items() if isinstance(item, h5py.Dataset)}
+        _check_claim(file, sum((item.size or 0) * item.dtype.itemsize for item in arrays.values()))
+        return {name: np.transpose(item[()]) for name, item in arrays.items()}  # MATLAB reverses the axes
 
+
+_LUMA = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32) / 255  # of red, green and blue bytes
+
+_QUIET = logging.NullHandler()  # keeps messages off a standard error stream that nobody asked for
 
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 

@@ -1,5 +1,6 @@
 """Learning from data in memory: EM that cools the noise, with momentum, and restarts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -98,6 +99,7 @@ class BatchEM:
         generator: torch.Generator,
         weights: EntropyWeights = EntropyWeights(),
         sample_weight: Tensor | None = None,
+        on_iteration: Callable[[SparseCodingModel, ElboTerms], bool] | None = None,
     ) -> BatchResult:
         """Learn from the data.
 
@@ -111,14 +113,21 @@ class BatchEM:
             γ and δ of the objective (17).
         sample_weight : Tensor of shape (N,), optional
             Weights of the data points; one each by default.
+        on_iteration : callable, optional
+            Told the model and its entropies after each iteration; returns True to end the run.
         """
         if self.n_init < 1:
             raise InputError(f"the 'n_init' parameter must be an integer >= 1; got {self.n_init}")
-        runs = (self._run(x, generator, weights, sample_weight) for _ in range(self.n_init))
+        runs = (self._run(x, generator, weights, sample_weight, on_iteration) for _ in range(self.n_init))
         return max(runs, key=lambda run: float(run.terms.objective))
 
     def _run(
-        self, x: Tensor, generator: torch.Generator, weights: EntropyWeights, sample_weight: Tensor | None
+        self,
+        x: Tensor,
+        generator: torch.Generator,
+        weights: EntropyWeights,
+        sample_weight: Tensor | None,
+        on_iteration: Callable[[SparseCodingModel, ElboTerms], bool] | None,
     ) -> BatchResult:
         model = initial_model(x, self.n_components, self.init, self.prior, generator, sample_weight)
         noise_floor = 2.0 * _NOISE_FLOOR * model.noise_variance
@@ -136,10 +145,11 @@ class BatchEM:
             coolest = torch.maximum(self.cooling * model.noise_variance, noise_floor)
             cooled = bool(optimum >= coolest) or bool(coolest <= noise_floor)
             converged = cooled and self._rests(history)
-            if converged or len(history) == self.max_iterations:
-                noise_variance = torch.maximum(optimum, noise_floor)
-                model = replace(model, prior_scale=prior_scale, noise_variance=noise_variance)
-                return BatchResult(model, history[-1], marginals, history, converged)
+            noise_variance = torch.maximum(optimum, noise_floor)
+            reached = replace(model, prior_scale=prior_scale, noise_variance=noise_variance)
+            stopped = on_iteration is not None and on_iteration(reached, history[-1])
+            if converged or stopped or len(history) == self.max_iterations:
+                return BatchResult(reached, history[-1], marginals, history, converged)
             if cooled and len(history) > 1 and history[-1].objective < history[-2].objective:
                 step_size, momentum = 0.7 * step_size, 0.0  # overshot: start afresh, more carefully
             else:

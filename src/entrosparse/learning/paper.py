@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
-from entrosparse.errors import NumericalError
+from entrosparse.errors import InputError, NumericalError
 from entrosparse.inference import DiagonalInference
 from entrosparse.learning.batch import BatchResult
 from entrosparse.learning.initialization import initial_model
@@ -145,13 +145,21 @@ class GradientEM:
     learning_rate: float = 0.5
     max_iterations: int = 20
 
-    def start(self, x: Tensor, generator: torch.Generator) -> GradientEMState:
+    def start(
+        self, x: Tensor, generator: torch.Generator, sample_weight: Tensor | None = None
+    ) -> GradientEMState:
         """Return the state before learning, scaled to ``x`` (N, D), a sample of the data."""
-        model = initial_model(x, self.n_components, self.init, self.prior, generator)
+        model = initial_model(x, self.n_components, self.init, self.prior, generator, sample_weight)
         return GradientEMState(model, torch.ones_like(model.prior_scale))
 
     def step(
-        self, state: GradientEMState, x: Tensor, weights: EntropyWeights, progress: float, scale: float = 1.0
+        self,
+        state: GradientEMState,
+        x: Tensor,
+        weights: EntropyWeights,
+        progress: float,
+        scale: float = 1.0,
+        sample_weight: Tensor | None = None,
     ) -> GradientEMState:
         """Return the state after one minibatch.
 
@@ -166,12 +174,18 @@ class GradientEM:
             Not used.
         scale : float
             Factor on the learning rate, for a minibatch smaller than the others.
+        sample_weight : Tensor of shape (N,), optional
+            Must be None: the paper's algorithm knows no weights.
 
         Raises
         ------
+        InputError
+            If there are weights.
         NumericalError
             If the objective stops being finite.
         """
+        if sample_weight is not None:
+            raise InputError("the 'sample_weight' parameter must be None for GradientEM; got weights")
         model = state.model
         mean = x.new_zeros(len(x), model.n_components)
         log_scale = (0.5 * model.noise_variance.log()).expand_as(mean).clone()

@@ -1,9 +1,8 @@
-"""The scikit-learn estimator: NumPy in, NumPy out."""
+"""Sparse coding as a scikit-learn transformer."""
 
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -18,16 +17,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from entrosparse.annealing import SCHEDULES, EntropyWeights
+from entrosparse.data.sources import TableRows, as_rows, chunks, stream
 from entrosparse.errors import InputError
-from entrosparse.inference import (
-    DiagonalEncoder,
-    DiagonalInference,
-    FullInference,
-    Inference,
-    LowRankEncoder,
-    LowRankInference,
-)
-from entrosparse.learning import AdamLearner, BatchEM, OnlineEM, RefinedEM, train
+from entrosparse.estimators.callbacks import CallbackSupportMixin, Epochs, with_callbacks
+from entrosparse.estimators.parts import COVARIANCES, final_solver, learning_solver, minibatch_learner
+from entrosparse.estimators.units import StandardizedRows, Units
+from entrosparse.inference import Inference
+from entrosparse.learning import BatchEM, Callback, EpochRecord, OnlineEM, train
 from entrosparse.learning.initialization import DICTIONARIES
 from entrosparse.learning.running import RunningState
 from entrosparse.model import SparseCodingModel
@@ -36,12 +32,12 @@ from entrosparse.posteriors import Posterior
 from entrosparse.priors import PRIORS
 from entrosparse.statistics import Statistics
 
-_BATCH_LIMIT = 10_000  # data points up to which every iteration sees all of them
-_HELD = 2048  # data points on which the ELBO of an epoch of minibatches is taken
+_BATCH_LIMIT = 10_000  # samples up to which every iteration sees all of them
+_JUDGES = 2048  # samples on which the ELBO of an epoch of minibatches is taken
 _STEPS = 1000  # minibatches that are enough, unless max_epochs says otherwise
 
 
-class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
     """Probabilistic sparse coding: a dictionary, codes with uncertainty, and the noise level.
 
     Data are modelled as ``x = mean + W z + noise`` with Laplace codes z of learned scales, unit columns of
@@ -122,7 +118,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     _running: RunningState | None
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "covariance": [StrOptions({"diagonal", "low-rank", "full"}), callable],
+        "covariance": [StrOptions(set(COVARIANCES)), callable],
         "rank": [Interval(Integral, 1, None, closed="left")],
         "prior": [StrOptions(set(PRIORS))],
         "inference": [StrOptions({"variational", "encoder", "refined"})],
@@ -176,113 +172,130 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.random_state = random_state
         self.verbose = verbose
 
-    # ---------------------------------------------------------------- learning
+    # --- learning
 
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Learn dictionary, prior scales and noise variance.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data. NaN are entries that were not seen. float32 is kept, all else becomes float64.
+        X : array-like, sparse matrix, or table on disk of shape (n_samples, n_features)
+            Data. NaN are entries that were not seen. float32 is kept, all else becomes float64. Memory maps,
+            Zarr arrays and HDF5 datasets are read in blocks. An iterator of batches is passed once, by
+            :meth:`partial_fit`.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights ≥ 0 of the samples; only for algorithm "batch".
+            Weights ≥ 0 of the samples.
 
         Returns
         -------
         self
         """
-        X = self._validate(X, reset=True)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-            X, weights = X[weights > 0], weights[weights > 0]
-            if len(weights) == 0:
-                raise InputError("the 'sample_weight' parameter must have a weight above zero; got none")
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        generator = torch.Generator().manual_seed(seed)
-        self.mean_, self._scale = _location_and_scale(X, weights)
-        init = self._initial_dictionary()
-        if self._is_batch(X.shape[0]):
-            self._fit_batch(X, weights, generator, init)
-        elif weights is None:
-            self._fit_online(X, seed, init)
-        else:
-            raise InputError("the 'sample_weight' parameter needs algorithm='batch'; got minibatches")
+        if isinstance(X, Iterator):
+            self.__dict__.pop("components_", None)
+            for batch in stream(X):
+                self.partial_fit(batch)
+            return self
+        rows = self._rows(X, reset=True)
+        weights = self._weights(sample_weight, rows)
+        self._set_units(Units.of(rows, weights))
         self._running = None
+        if self._is_batch(len(rows)):
+            self._fit_batch(rows, weights)
+        else:
+            self._fit_online(rows, weights)
         return self
 
-    def _fit_batch(self, X: Any, weights: Any, generator: torch.Generator, init: Any) -> None:
-        x = self._standardized(_dense(X))
+    def _fit_batch(self, rows: TableRows, weights: NDArray[np.float64] | None) -> None:
+        x = self._standardized(rows[:])
+        seen = float(np.average((~x.isnan()).sum(1).numpy(force=True), weights=weights))
+        max_iterations = self.max_epochs or 1000
         learner = BatchEM(
             self._n_components,
-            init,
+            self._initial_dictionary(),
             PRIORS[self.prior],
-            self._solver(learning=True),
+            self._learning_solver(),
             n_init=self.n_init,
             tolerance=self.tol,
-            max_iterations=self.max_epochs or 1000,
+            max_iterations=max_iterations,
         )
-        sample_weight = None if weights is None else torch.as_tensor(weights).to(x)
-        result = learner.fit(x, generator, sample_weight=sample_weight)
+        epochs = Epochs(self, rows, max_iterations)
+        self.history_: list[dict[str, float]] = []
+
+        def told(model: SparseCodingModel, terms: ElboTerms) -> bool:
+            self.history_.append(self._record(terms, seen))
+            return epochs.end_epoch(lambda: self._attributes(model))
+
         self._encoder = None
-        self._set(result.model)
-        shift = self._shift(_n_seen(X, weights))
-        self.history_ = [_record(terms, shift) for terms in result.history]
+        result = learner.fit(
+            x,
+            torch.Generator().manual_seed(self._seed()),
+            sample_weight=None if weights is None else torch.as_tensor(weights).to(x),
+            on_iteration=told,
+        )
+        self.__dict__.update(self._attributes(result.model))
+        self.history_ = [self._record(terms, seen) for terms in result.history]
         self.elbo_ = self.history_[-1]["elbo"]
         self.n_iter_ = len(result.history)
         self.converged_ = result.converged
+        epochs.end()
         if not self.converged_:
             warnings.warn(
-                f"the ELBO still gained more than tol={self.tol:g} nats an iteration after {self.n_iter_} "
-                "iterations; raise max_epochs or tol",
+                f"the ELBO still changed by more than tol={self.tol:g} nats an iteration after "
+                f"{self.n_iter_} iterations; raise max_epochs or tol",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
-    def _fit_online(self, X: Any, seed: int, init: Any) -> None:
-        n_samples = X.shape[0]
-        steps = -(-n_samples // self.batch_size)
-        epochs = self.max_epochs or min(100, max(10, -(-_STEPS // steps)))
-        rows = _Standardized(X, self)
-        every = np.linspace(0, n_samples - 1, min(n_samples, _HELD)).astype(int)
+    def _fit_online(self, rows: TableRows, weights: NDArray[np.float64] | None) -> None:
+        steps = -(-len(rows) // self.batch_size)
+        n_epochs = self.max_epochs or min(100, max(10, -(-_STEPS // steps)))
+        data = StandardizedRows(rows, self._units)
+        judges = data[np.linspace(0, len(rows) - 1, min(len(rows), _JUDGES)).astype(int)]
+        epochs = Epochs(self, rows, n_epochs)
+        told = _Told(self, epochs, float((~np.isnan(judges)).sum(1).mean()))
+        self.history_ = told.history
+        self._encoder = None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = train(
-                self._learner(init),
-                rows,
-                rows[every],
-                epochs=epochs,
+                minibatch_learner(
+                    self.inference,
+                    self.covariance,
+                    self._rank,
+                    self._n_components,
+                    self._initial_dictionary(),
+                    PRIORS[self.prior],
+                    self._learning_solver(),
+                ),
+                data,
+                judges,
+                epochs=n_epochs,
                 batch_size=self.batch_size,
                 annealing=self.annealing,
-                seed=seed,
+                seed=self._seed(),
                 device=self.device,
+                sample_weight=weights,
+                callback=told,
             )
         for warning in caught:
-            warnings.warn(str(warning.message), ConvergenceWarning, stacklevel=3)
-        self._encoder = result.inference if self.inference != "variational" else None
-        self._set(result.model)
-        shift = self._shift(_n_seen(X[every], None))
-        self.history_ = [
-            asdict(record)
-            | {"elbo": record.elbo - shift, "likelihood_entropy": record.likelihood_entropy + shift}
-            for record in result.history
-        ]
-        if self.verbose:
-            for record in self.history_:
-                print(f"epoch {record['epoch']}: ELBO {record['elbo']:.4f} nats per sample")
+            warnings.warn(str(warning.message), ConvergenceWarning, stacklevel=4)
+        self._encoder = None if self.inference == "variational" else result.inference
+        self.__dict__.update(self._attributes(result.model))
         self.elbo_ = self.history_[-1]["elbo"]
-        self.n_iter_ = epochs
-        self.converged_ = True
+        self.n_iter_ = len(self.history_) - 1
+        self.converged_ = not caught
+        epochs.end()
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Learn from one minibatch, by a step of online EM.
 
-        The first batch fixes the centre and the unit of the data. Statistics of batches weigh by their size.
+        The first batch fixes the centre and the unit of the data. Running statistics weigh batches by their
+        size, and the step of the dictionary falls with the square root of the number of batches.
 
         Parameters
         ----------
@@ -298,43 +311,36 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self
         """
         first = not hasattr(self, "components_")
-        X = self._validate(X, reset=first)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        rows = self._rows(X, reset=first)
+        weights = self._weights(sample_weight, rows)
         if first:
-            self.mean_, self._scale = _location_and_scale(X, weights)
-            self._encoder = None
+            self._set_units(Units.of(rows, weights))
+            self._encoder = self._running = None
             self.n_iter_, self.history_, self.converged_ = 0, [], True
-        learner = OnlineEM(
-            self._n_components, self._initial_dictionary(), PRIORS[self.prior], self._solver(learning=True)
-        )
-        x = self._standardized(_dense(X))
-        share = None if weights is None else torch.as_tensor(weights).to(x)
-        running: RunningState | None = getattr(self, "_running", None)
-        if running is None:
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            running = learner.start(x, torch.Generator().manual_seed(seed), share)
-            if not first:
-                running = RunningState(self._model, running.inference, running.mean_square)
+        solver = self._learning_solver()
+        learner = OnlineEM(self._n_components, self._initial_dictionary(), PRIORS[self.prior], solver)
+        x = self._standardized(rows[:])
+        shares = None if weights is None else torch.as_tensor(weights).to(x)
+        if self._running is None:
+            started = learner.start(x, torch.Generator().manual_seed(self._seed()), shares)
+            model = started.model if first else self._model.to(x)
+            self._running = RunningState(model, solver, started.mean_square)
         self.n_iter_ += 1
-        size = len(x) if share is None else float(share.sum())
-        if size > 0:
-            scale = min(1.0, size / self.batch_size) * 2.0 / (1.0 + self.n_iter_**0.5)
-            running = learner.step(running, x, EntropyWeights(), 0.0, scale, share)
-        self._running = running
-        self._set(running.model, reorder=False)
-        self.elbo_ = float(self.score(X))
+        size = len(x) if shares is None else float(shares.sum())
+        scale = min(1.0, size / self.batch_size) * 2.0 / (1.0 + self.n_iter_**0.5)
+        self._running = learner.step(self._running, x, EntropyWeights(), 0.0, scale, shares)
+        self.__dict__.update(self._attributes(self._running.model, reorder=False))
+        self.elbo_ = self.score(X)
         return self
 
-    # ---------------------------------------------------------------- codes
+    # --- codes
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Return the posterior means of the codes.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or table on disk of shape (n_samples, n_features)
             Data; NaN are entries that were not seen.
 
         Returns
@@ -342,8 +348,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ndarray of shape (n_samples, n_components)
             Codes, in data units.
         """
-        means = [posterior.mean.cpu().numpy() for _, posterior in self._posteriors(X)]
-        return np.concatenate(means) * self._scale_like(means[0])
+        means = np.concatenate([posterior.mean.numpy(force=True) for _, posterior in self._posteriors(X)])
+        return means * means.dtype.type(self._units.scale)
 
     def inverse_transform(self, Z: Any) -> NDArray[Any]:
         """Return the data that codes stand for, ``mean + W z``.
@@ -378,16 +384,15 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Posterior
             In data units, as PyTorch tensors.
         """
-        check_is_fitted(self)
-        x = self._standardized(_dense(self._validate(X, reset=False)))
-        return self._infer(x, self._model_like(x)).rescaled(self._scale)
+        x = self._standardized(self._rows(X, reset=False)[:])
+        return self._final_inference()(x, self._model.to(x)).rescaled(self._units.scale)
 
-    def score_samples(self, X: Any) -> NDArray[Any]:
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Return the ELBO of each sample, a lower bound on its log-likelihood.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or table on disk of shape (n_samples, n_features)
             Data; of NaN entries nothing is scored.
 
         Returns
@@ -397,8 +402,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         values = []
         for x, posterior in self._posteriors(X):
-            elbo = pointwise_elbo(posterior, x, self._model_like(x)).double()
-            values.append((elbo - (~x.isnan()).double().sum(1) * np.log(self._scale)).cpu().numpy())
+            elbo = pointwise_elbo(posterior, x, self._model.to(x)).double()
+            values.append((elbo - (~x.isnan()).sum(1).double() * self._units.log_scale).numpy(force=True))
         return np.concatenate(values)
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
@@ -406,7 +411,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or table on disk of shape (n_samples, n_features)
             Data.
         y : None
             Ignored.
@@ -423,7 +428,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or table on disk of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -431,14 +436,14 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ElboTerms
             Nats per sample.
         """
-        total = None
+        total: Statistics | None = None
         for x, posterior in self._posteriors(X):
-            model = self._model_like(x)
-            record = Statistics.collect(posterior, x, model.dictionary, model.prior)
+            record = Statistics.collect(posterior, x, self._model.dictionary.to(x), PRIORS[self.prior])
             total = record if total is None else total + record
-        terms = entropy_elbo(total, prior=PRIORS[self.prior])  # type: ignore[arg-type]
-        codes = len(self.components_) * np.log(self._scale)
-        seen = float(total.n_entries / total.weight) * np.log(self._scale)  # type: ignore[union-attr]
+        assert total is not None  # there is a row at least
+        terms = entropy_elbo(total, prior=PRIORS[self.prior])
+        codes = len(self.components_) * self._units.log_scale
+        seen = float(total.n_entries / total.weight) * self._units.log_scale
         return ElboTerms(terms.posterior + codes, terms.prior + codes, terms.likelihood + seen)
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -456,12 +461,11 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             The codes behind them.
         """
         check_is_fitted(self)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        x, z = self._model.to("cpu").sample(n_samples, torch.Generator().manual_seed(seed))
-        scale = self._scale_like(x.numpy())
-        return x.numpy() * scale + self.mean_, z.numpy() * scale
+        x, z = self._model.sample(n_samples, torch.Generator().manual_seed(self._seed()))
+        scale = self.components_.dtype.type(self._units.scale)
+        return x.numpy() * scale + self.mean_.astype(self.components_.dtype), z.numpy() * scale
 
-    # ---------------------------------------------------------------- parts
+    # --- parts
 
     @property
     def _n_components(self) -> int:
@@ -471,76 +475,83 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _n_features_out(self) -> int:
         return len(self.components_)
 
+    @property
+    def _rank(self) -> int:
+        return min(self.rank, self._n_components)
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
     def _is_batch(self, n_samples: int) -> bool:
         plain = self.inference == "variational" and self.annealing == "none"
         if self.algorithm == "batch" and not plain:
             raise InputError(
                 "the 'algorithm' parameter must be 'auto' or 'online' with encoder or annealing; got 'batch'"
             )
-        return plain and (
-            self.algorithm == "batch" or (self.algorithm == "auto" and n_samples <= _BATCH_LIMIT)
-        )
+        small = self.algorithm == "auto" and n_samples <= _BATCH_LIMIT
+        return plain and (self.algorithm == "batch" or small)
 
-    def _solver(self, learning: bool) -> Inference:
-        """Return the solver: a few warm-started iterations when learning, else run to convergence."""
+    def _learning_solver(self) -> Inference:
         if not isinstance(self.covariance, str):
             return self.covariance
-        if learning:
-            table: dict[str, Inference] = {
-                "diagonal": DiagonalInference(0.0, 6),
-                "low-rank": LowRankInference(min(self.rank, self._n_components), 0.0, 2),
-                "full": FullInference(0.0, 1),
-            }
-        else:
-            single = self.components_.dtype == np.float32
-            table = {
-                "diagonal": DiagonalInference(1e-4, 20_000),
-                "low-rank": LowRankInference(min(self.rank, self._n_components), 1e-3, 2000),
-                "full": FullInference(1e-4 if single else 1e-8, 200),
-            }
-        return table[self.covariance]
+        return learning_solver(self.covariance, self._rank)
 
-    def _learner(self, init: Any) -> Any:
-        online = OnlineEM(self._n_components, init, PRIORS[self.prior], self._solver(learning=True))
-        rank = min(self.rank, self._n_components)
-        encoder: Any = (
-            DiagonalEncoder if self.covariance == "diagonal" else partial(LowRankEncoder, rank=rank)
-        )
-        if self.inference == "refined":
-            return RefinedEM(online, encoder)
-        if self.inference == "encoder":
-            if self.covariance not in ("diagonal", "low-rank"):
-                raise InputError(
-                    "the 'covariance' parameter must be 'diagonal' or 'low-rank' for inference='encoder'; "
-                    f"got {self.covariance!r}, for which there is no encoder"
-                )
-            return AdamLearner(self._n_components, encoder, init, PRIORS[self.prior])
-        return online
+    def _final_inference(self) -> Inference:
+        if self._encoder is not None:
+            return self._encoder
+        if not isinstance(self.covariance, str):
+            return self.covariance
+        return final_solver(self.covariance, self._rank, self.components_.dtype == np.float32)
 
     def _initial_dictionary(self) -> Any:
         if self.warm_start and hasattr(self, "components_"):
             return torch.as_tensor(self.components_.T.copy())
         return self.init if isinstance(self.init, str) else np.asarray(self.init)
 
-    def _set(self, model: SparseCodingModel, reorder: bool = True) -> None:
-        """Keep the model, its atoms in falling order of prior scale, the largest entry of each positive."""
+    def _set_units(self, units: Units) -> None:
+        self._units = units
+        self.mean_ = units.mean
+
+    def _attributes(self, model: SparseCodingModel, reorder: bool = True) -> dict[str, Any]:
+        """Return what a fitted estimator holds of a model.
+
+        Atoms are put in falling order of prior scale, with the largest entry of each positive; but not under
+        an encoder, which knows its latents by their place, nor while there is more to learn.
+        """
         model = model.to("cpu")
-        dictionary = model.dictionary
-        if reorder and self._encoder is None:  # an encoder knows its latents by their place
+        if reorder and self._encoder is None:
             order = torch.argsort(model.prior_scale, descending=True, stable=True)
-            dictionary = dictionary[:, order]
+            dictionary = model.dictionary[:, order]
             largest = dictionary.gather(0, dictionary.abs().argmax(0, keepdim=True))
             dictionary = dictionary * torch.where(largest < 0, -1.0, 1.0)
             model = SparseCodingModel(dictionary, model.prior_scale[order], model.noise_variance, model.prior)
-        self._model = model
-        self.components_ = np.ascontiguousarray(dictionary.T.numpy())
-        self.prior_scale_ = model.prior_scale.double().numpy() * self._scale
-        self.noise_variance_ = float(model.noise_variance) * self._scale**2
+        return {
+            "_model": model,
+            "components_": np.ascontiguousarray(model.dictionary.T.numpy()),
+            "prior_scale_": model.prior_scale.double().numpy() * self._units.scale,
+            "noise_variance_": float(model.noise_variance) * self._units.scale**2,
+        }
 
-    def _validate(self, X: Any, reset: bool) -> Any:
+    def _record(self, terms: ElboTerms, seen: float) -> dict[str, float]:
+        """Return a row of the history in data units, for ``seen`` entries a sample."""
+        shift = seen * self._units.log_scale
+        return {
+            "elbo": float(terms.elbo) - shift,
+            "posterior_entropy": float(terms.posterior),
+            "prior_entropy": float(terms.prior),
+            "likelihood_entropy": float(terms.likelihood) + shift,
+        }
+
+    def _rows(self, X: Any, reset: bool) -> TableRows:
+        """Return checked rows, without reading a table that is on disk."""
         if not reset:
             check_is_fitted(self)
-        return validate_data(
+        on_disk = hasattr(X, "shape") and hasattr(X, "dtype") and not hasattr(X, "__array_interface__")
+        if on_disk and not scipy.sparse.issparse(X) and not hasattr(X, "__array_namespace__"):
+            rows = as_rows(X)
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return rows
+        X = validate_data(
             self,
             X,
             reset=reset,
@@ -548,31 +559,27 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             dtype=[np.float64, np.float32],
             ensure_all_finite="allow-nan",
         )
+        return as_rows(X)
 
-    def _standardized(self, X: NDArray[Any]) -> torch.Tensor:
-        return torch.as_tensor((X - self.mean_.astype(X.dtype)) / self._scale_like(X)).to(self.device)
+    def _weights(self, sample_weight: Any, rows: TableRows) -> NDArray[np.float64] | None:
+        if sample_weight is None:
+            return None
+        like = np.broadcast_to(np.float64(0.0), (len(rows), 1))
+        weights = _check_sample_weight(sample_weight, like, dtype=np.float64, ensure_non_negative=True)
+        if not weights.sum() > 0:
+            raise InputError("the 'sample_weight' parameter must have a weight above zero; got none")
+        return weights
 
-    def _scale_like(self, X: NDArray[Any]) -> Any:
-        return X.dtype.type(self._scale)
-
-    def _shift(self, n_seen: float) -> float:
-        """Return what the log-density of n entries loses by the change of units."""
-        return n_seen * float(np.log(self._scale))
-
-    def _model_like(self, x: torch.Tensor) -> SparseCodingModel:
-        return self._model.to(x)
-
-    def _infer(self, x: torch.Tensor, model: SparseCodingModel) -> Posterior:
-        return (self._encoder or self._solver(learning=False))(x, model)
+    def _standardized(self, block: NDArray[Any]) -> torch.Tensor:
+        return self._units.standardized(block).to(self.device)
 
     def _posteriors(self, X: Any) -> Iterator[tuple[torch.Tensor, Posterior]]:
-        """Yield standardized data and posteriors, chunk by chunk."""
-        X = self._validate(X, reset=False)
-        inference = self._encoder or self._solver(learning=False)
-        size = min(inference.rows_at_once(len(self.components_)), 8192)
-        for first in range(0, X.shape[0], size):
-            x = self._standardized(_dense(X[first : first + size]))
-            yield x, inference(x, self._model_like(x))
+        """Yield standardized data and posteriors, block by block."""
+        rows = self._rows(X, reset=False)
+        inference = self._final_inference()
+        for block in chunks(rows, min(inference.rows_at_once(len(self.components_)), 8192)):
+            x = self._standardized(block)
+            yield x, inference(x, self._model.to(x))
 
     def __sklearn_tags__(self) -> Any:
         """Say that NaN and sparse input are accepted and dtypes kept."""
@@ -583,56 +590,21 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return tags
 
 
-class _Standardized:
-    """Rows of the training data in the estimator's units, made when they are read."""
+class _Told(Callback):
+    """Keeps the history of minibatch learning in data units, and tells scikit-learn's callbacks."""
 
-    def __init__(self, X: Any, estimator: SparseCoding) -> None:
-        self._rows, self._estimator = X, estimator
+    def __init__(self, estimator: SparseCoding, epochs: Epochs, seen: float) -> None:
+        self.history: list[dict[str, float]] = []
+        self._estimator, self._epochs, self._seen = estimator, epochs, seen
 
-    def __len__(self) -> int:
-        return self._rows.shape[0]
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        return self._estimator._standardized(_dense(self._rows[index])).cpu().numpy()
-
-
-def _dense(X: Any) -> NDArray[Any]:
-    return X.toarray() if scipy.sparse.issparse(X) else X
-
-
-def _n_seen(X: Any, weights: Any) -> float:
-    """Return the mean number of entries seen in a sample."""
-    seen = (~np.isnan(_dense(X))).sum(1)
-    return float(np.average(seen, weights=weights))
-
-
-def _location_and_scale(X: Any, weights: Any) -> tuple[NDArray[np.float64], float]:
-    """Return the mean of each feature, and the root mean square around it, of entries seen, in float64."""
-    shares = np.ones(X.shape[0]) if weights is None else weights
-    count, total = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    blocks = [slice(first, first + 8192) for first in range(0, X.shape[0], 8192)]
-    for block in blocks:
-        part = _dense(X[block]).astype(np.float64)
-        seen = ~np.isnan(part)
-        count += shares[block] @ seen
-        total += shares[block] @ np.where(seen, part, 0.0)
-    mean = total / np.maximum(count, np.finfo(float).tiny)
-    largest, squares = 0.0, 0.0
-    for block in blocks:
-        centred = np.abs(_dense(X[block]).astype(np.float64) - mean)
-        largest = max(largest, np.nanmax(centred, initial=0.0))
-    if largest == 0.0 or not np.isfinite(largest):
-        return mean, 1.0
-    for block in blocks:
-        centred = (_dense(X[block]).astype(np.float64) - mean) / largest
-        squares += float(shares[block] @ np.nansum(centred**2, axis=1))
-    return mean, largest * float(np.sqrt(squares / max(count.sum(), np.finfo(float).tiny)))
-
-
-def _record(terms: ElboTerms, shift: float) -> dict[str, float]:
-    return {
-        "elbo": float(terms.elbo) - shift,
-        "posterior_entropy": float(terms.posterior),
-        "prior_entropy": float(terms.prior),
-        "likelihood_entropy": float(terms.likelihood) + shift,
-    }
+    def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> bool:
+        """Take note of an epoch."""
+        shift = self._seen * self._estimator._units.log_scale
+        row = asdict(record)
+        row["elbo"] -= shift
+        row["likelihood_entropy"] += shift
+        row["noise_variance"] *= self._estimator._units.scale**2
+        self.history.append(row)
+        if self._estimator.verbose:
+            print(f"epoch {record.epoch}: ELBO {row['elbo']:.4f} nats per sample")
+        return record.epoch > 0 and self._epochs.end_epoch(lambda: self._estimator._attributes(model))

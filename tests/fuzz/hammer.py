@@ -1,0 +1,217 @@
+"""Load many damaged files in a process of its own, and report in JSON how it went.
+
+Run as ``python hammer.py TARGET COUNT SEED FOLDER``. An error that is not the library's own ends the process,
+and so does a crash of a reader in C; the damaged file is then still in the folder.
+"""
+
+import json
+import shutil
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import PIL.Image
+import torch
+from mutations import mutate
+from scipy.io import savemat
+
+from entrosparse.config import FitConfig
+from entrosparse.data import load_images
+from entrosparse.errors import FileFormatError, InputError
+from entrosparse.learning import EpochRecord
+from entrosparse.model import SparseCodingModel
+from entrosparse.runs import RunInfo, RunWriter, load_run
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes (Linux)."""
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+def make_model(dtype: torch.dtype = torch.float32) -> SparseCodingModel:
+    dictionary = torch.linspace(-1, 1, 12, dtype=dtype).reshape(4, 3)
+    scale, variance = torch.full((3,), 0.5, dtype=dtype), torch.tensor(0.1, dtype=dtype)
+    return SparseCodingModel(dictionary / dictionary.norm(dim=0), scale, variance)
+
+
+def models(folder: Path) -> list[Path]:
+    paths = [folder / "single.safetensors", folder / "double.safetensors"]
+    for path, dtype in zip(paths, (torch.float32, torch.float64), strict=True):
+        make_model(dtype).save(path)
+    return paths
+
+
+def rewrite_header(content: bytes, rng: np.random.Generator) -> bytes:
+    """Change words of the JSON header, with its length kept right, so that the damage is read as meant."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = content[8 : 8 + length]
+    old, new = HEADER_EDITS[rng.integers(len(HEADER_EDITS))]
+    header = header.replace(old, new) if rng.random() < 0.5 else mutate(header, rng)
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+
+
+HEADER_EDITS = [
+    (b"[4,3]", b"[4000000000,3000000000]"),
+    (b"[4,3]", b"[1099511627776]"),
+    (b"[4,3]", b"[-4,-3]"),
+    (b"[4,3]", b"[3,4]"),
+    (b"[4,3]", b"[4,3,1]"),
+    (b"[4,3]", b"[1e400,3]"),
+    (b"[3]", b"[]"),
+    (b"[3]", b"[0]"),
+    (b"[]", b"[1]"),
+    (b"F32", b"F64"),
+    (b"F64", b"F32"),
+    (b"F32", b"I32"),
+    (b"F32", b"U8"),
+    (b"F64", b"C64"),
+    (b"F32", b"pickle"),
+    (b"data_offsets", b"shape"),
+    (b"[0,", b"[18446744073709551615,"),
+    (b"[0,", b"[-1,"),
+    (b"[0,", b"[4,"),
+    (b"prior_scale", b"dictionary"),
+    (b"noise_variance", b"prior_scale"),
+    (b'"laplace"', b"1"),
+    (b'"laplace"', b'"normal"'),
+    (b"model-1", b"model-2"),
+    (b"{", b"{" * 5000),
+    (b"[", b"[" * 5000),
+    (b"}}", b'},"dictionary":{"dtype":"F32","shape":[4,3],"data_offsets":[0,48]}}'),
+    (b"}}", b'},"__metadata__":{"format":"entrosparse-model-1","prior":"laplace"}}'),
+]
+
+
+def load_model(path: Path) -> None:
+    model = SparseCodingModel.load(path).validate()
+    dtypes = {model.dictionary.dtype, model.prior_scale.dtype, model.noise_variance.dtype}
+    if len(dtypes) != 1:
+        raise AssertionError(f"a model of several dtypes was loaded: {dtypes}")
+    model.sample(2)
+
+
+def damage_model(path: Path, rng: np.random.Generator) -> None:
+    content = path.read_bytes()
+    path.write_bytes((mutate if rng.random() < 0.5 else rewrite_header)(content, rng))
+
+
+def runs(folder: Path) -> list[Path]:
+    info = RunInfo(FitConfig(n_components=3, patch_size=2), "somewhere", ("a.png", "größer.png"), gain=0.25)
+    writer = RunWriter(folder / "run", info, np.arange(8, dtype=np.float32).reshape(2, 4))
+    for epoch in range(3):
+        writer.save(make_model(), EpochRecord(epoch, 0.5, 10 * epoch, *[1.0 + epoch] * 9, 1))
+    return [writer.path]
+
+
+def load_a_run(path: Path) -> None:
+    run = load_run(path)
+    if len({run.model.n_features, run.examples.shape[1], run.info.config.patch_size**2}) != 1:
+        raise AssertionError("a run of several patch sizes was loaded")
+    if run.examples.dtype.kind != "f" or not np.isfinite(run.examples).all():
+        raise AssertionError("a run with unusable examples was loaded")
+
+
+def damage_run(path: Path, rng: np.random.Generator) -> None:
+    file = path / ("config.json", "history.csv", "examples.npz")[rng.integers(3)]
+    content = file.read_bytes()
+    if file.name == "config.json" and rng.random() < 0.1:
+        file.write_bytes(content.replace(b"[", b"[" * 100_000))
+    else:
+        file.write_bytes(mutate(content, rng))
+
+
+def images(folder: Path) -> list[Path]:
+    pixels = np.random.default_rng(1).integers(0, 256, size=(20, 30, 3), dtype=np.uint8)
+    picture = PIL.Image.fromarray(pixels)
+    for name in ("colour.png", "colour.jpg", "colour.tif", "colour.webp"):
+        picture.save(folder / name)
+    picture.save(folder / "pages.tif", save_all=True, append_images=[picture] * 2, compression="tiff_lzw")
+    PIL.Image.fromarray(pixels[:, :, 0].astype(np.uint16)).save(folder / "deep.png")
+    picture.convert("LA").save(folder / "packed.tif", compression="tiff_adobe_deflate")
+    picture.convert("P").save(folder / "palette.png")
+    variables = {"IMAGES": pixels.astype(float), "note": "text", "s": {"x": np.eye(3)}, "n": 5}
+    savemat(folder / "plain.mat", variables)
+    savemat(folder / "packed.mat", variables, do_compression=True)
+    savemat(folder / "old.mat", {"IMAGES": pixels[:, :, 0].astype(float), "n": 5}, format="4")
+    np.save(folder / "array.npy", pixels)
+    np.savez(folder / "plain.npz", a=pixels, b=pixels[:, :, 0].astype(np.float32))
+    np.savez_compressed(folder / "packed.npz", a=pixels)
+    with h5py.File(folder / "new.mat", "w", userblock_size=512) as file:
+        file["IMAGES"] = pixels.astype(float).T
+        file.create_dataset("packed", data=pixels.T, chunks=(1, 10, 10), compression="gzip")
+    with (folder / "new.mat").open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+    return sorted(folder.iterdir())
+
+
+def load_pictures(path: Path) -> None:
+    for image in load_images(path):
+        if not np.isfinite(image.pixels).all():
+            raise AssertionError(f"'{image.name}' is not finite")
+
+
+def damage_file(path: Path, rng: np.random.Generator) -> None:
+    path.write_bytes(mutate(path.read_bytes(), rng))
+
+
+Target = tuple[
+    Callable[[Path], list[Path]], Callable[[Path, np.random.Generator], None], Callable[[Path], None]
+]
+TARGETS: dict[str, tuple[Target, type[Exception]]] = {
+    "model": ((models, damage_model, load_model), FileFormatError),
+    "run": ((runs, damage_run, load_a_run), FileFormatError),
+    "images": ((images, damage_file, load_pictures), InputError),
+}
+
+
+def copy(original: Path, folder: Path) -> Path:
+    """Copy a file or a folder, in place of what an earlier turn left."""
+    place = folder / original.name
+    if original.is_dir():
+        shutil.copytree(original, place, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(original, place)
+    return place
+
+
+def hammer(target: str, count: int, seed: int, folder: Path) -> dict[str, object]:
+    """Damage and load each original in turn."""
+    (make, damage, load), refusal = TARGETS[target]
+    whole, damaged = folder / "whole", folder / "damaged"
+    whole.mkdir()
+    damaged.mkdir()
+    originals = make(whole)
+    for original in originals:
+        load(original)
+    before, slowest, loaded, refused = peak_memory(), (0.0, ""), Counter(), Counter()
+    rng = np.random.default_rng(seed)
+    for turn in range(count):
+        path = copy(originals[turn % len(originals)], damaged)
+        damage(path, rng)
+        started = time.perf_counter()
+        try:
+            load(path)
+            loaded[path.name] += 1
+        except refusal as error:
+            refused[path.name] += 1
+            if "\n" in str(error):
+                raise AssertionError("the message has several lines") from error
+        seconds = time.perf_counter() - started
+        if seconds > slowest[0]:
+            slowest = seconds, path.name
+    return {
+        "loaded": loaded,
+        "refused": refused,
+        "slowest": slowest,
+        "memory": peak_memory() - before,
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps(hammer(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))))

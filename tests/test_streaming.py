@@ -1,0 +1,92 @@
+"""Tables on disk, and batches that pass once, through the estimator."""
+
+from contextlib import nullcontext
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+from conftest import make_model
+from entrosparse import SparseCoding
+from entrosparse.errors import InputError
+
+
+@pytest.fixture
+def table(generator):
+    return make_model(8, 4, generator).sample(1500, generator)[0].numpy()
+
+
+def _memmap(table, path):
+    np.save(path / "table.npy", table)
+    return np.load(path / "table.npy", mmap_mode="r")
+
+
+def _zarr(table, path):
+    stored = zarr.create_array(
+        str(path / "table.zarr"), shape=table.shape, chunks=(100, 8), dtype=table.dtype
+    )
+    stored[:] = table
+    return stored
+
+
+def _hdf5(table, path):
+    file = h5py.File(path / "table.h5", "w")
+    return file.create_dataset("table", data=table)
+
+
+@pytest.mark.parametrize("open_table", [_memmap, _zarr, _hdf5])
+@pytest.mark.parametrize("algorithm", ["batch", "online"])
+def test_a_table_on_disk_is_as_good_as_an_array(tmp_path, table, open_table, algorithm):
+    stored = open_table(table, tmp_path)
+    options = {"algorithm": algorithm, "max_epochs": 4, "random_state": 0}
+    with pytest.warns() if algorithm == "batch" else nullcontext():
+        one = SparseCoding(4, **options).fit(table)
+        other = SparseCoding(4, **options).fit(stored)
+    np.testing.assert_array_equal(other.components_, one.components_)
+    np.testing.assert_array_equal(other.transform(stored), one.transform(table))
+    assert other.score(stored) == one.score(table)
+
+
+def test_batches_that_pass_once(table):
+    coding = SparseCoding(4, random_state=0).fit(table[k : k + 50] for k in range(0, 1500, 50))
+    by_hand = SparseCoding(4, random_state=0)
+    for k in range(0, 1500, 50):
+        by_hand.partial_fit(table[k : k + 50])
+    np.testing.assert_array_equal(coding.components_, by_hand.components_)
+    assert coding.n_iter_ == 30
+
+
+def test_tables_that_are_no_tables(tmp_path):
+    file = h5py.File(tmp_path / "bad.h5", "w")
+    with pytest.raises(InputError, match="2 dimensions"):
+        SparseCoding(2).fit(file.create_dataset("cube", data=np.ones((2, 3, 4))))
+    with pytest.raises(InputError, match="real numbers"):
+        SparseCoding(2).fit(file.create_dataset("complex", data=np.ones((5, 2), dtype=complex)))
+
+
+@pytest.mark.parametrize("algorithm", ["batch", "online"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scikit_learn_callbacks_see_every_epoch(table, algorithm):
+    seen = []
+
+    class Stopper:
+        def setup(self, estimator, context):
+            seen.append("setup")
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            if context.task_name == "epoch":
+                seen.append(fitted_estimator.score(table[:100]))
+            return len(seen) > 3
+
+        def teardown(self, estimator, context):
+            seen.append("teardown")
+
+    coding = SparseCoding(4, algorithm=algorithm, max_epochs=20, random_state=0).set_callbacks(Stopper())
+    coding.fit(table)
+    assert (seen[0], seen[-1]) == ("setup", "teardown")
+    assert coding.n_iter_ == 3
+    assert seen[3] > seen[1]
