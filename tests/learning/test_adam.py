@@ -84,11 +84,15 @@ def test_low_rank_and_refinement_close_the_gap(task):
 
 
 def test_refined_learning_does_as_well_as_online_em(task):
+    """Dictionaries are judged by exact inference, and averaged over starts, for optima differ."""
     online = OnlineEM(12, memory=2000)
     learner = RefinedEM(replace(online, inference=DiagonalInference(tolerance=0.0, max_iterations=3)))
-    refined, plain = (train(each, *task[1:], epochs=10, batch_size=100) for each in (learner, online))
-    assert refined.history[-1].elbo > plain.history[-1].elbo - 0.5  # optima differ
-    assert refined.history[-1].elbo > refined.history[0].elbo + 3.0
+    heldout, reached = torch.tensor(task[2]), {}
+    for name, each in (("refined", learner), ("plain", online)):
+        runs = [train(each, *task[1:], epochs=10, batch_size=100, seed=seed) for seed in range(4)]
+        reached[name] = np.mean([float(evaluate(run.model, heldout).terms.elbo) for run in runs])
+        assert np.mean([run.history[-1].elbo - run.history[0].elbo for run in runs]) > 3.0
+    assert reached["refined"] > reached["plain"] - 0.5
 
 
 @pytest.mark.parametrize("learner", [AdamLearner(6), RefinedEM(OnlineEM(6))])
