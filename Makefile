@@ -32,7 +32,7 @@ fmt: $(READY)
 	$(BIN)/ruff format
 
 bench: $(READY)
-	@set -e; for script in benchmarks/main_job.py benchmarks/posteriors.py benchmarks/bars.py; do echo "$$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in benchmarks/main_job.py benchmarks/posteriors.py benchmarks/bars.py benchmarks/calibration.py benchmarks/imputation.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 # The environment, made when it is missing and brought up to date when the locked versions change.
 $(READY): requirements-dev.lock

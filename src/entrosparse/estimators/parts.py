@@ -33,7 +33,7 @@ def final_solver(covariance: str, rank: int, single_precision: bool) -> Inferenc
     solvers: dict[str, Inference] = {
         "diagonal": DiagonalInference(tolerance=1e-4, max_iterations=20_000),
         "low-rank": LowRankInference(rank, tolerance=1e-3, max_iterations=2000),
-        "full": FullInference(tolerance=1e-4 if single_precision else 1e-8, max_iterations=200),
+        "full": FullInference(tolerance=1e-4 if single_precision else 1e-8, max_iterations=1000),
     }
     return solvers[covariance]
 

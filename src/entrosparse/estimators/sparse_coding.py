@@ -247,7 +247,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
                 f"the ELBO still changed by more than tol={self.tol:g} nats an iteration after "
                 f"{self.n_iter_} iterations; raise max_epochs or tol",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _fit_online(self, rows: TableRows, weights: NDArray[np.float64] | None) -> None:
@@ -282,7 +282,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
                 callback=told,
             )
         for warning in caught:
-            warnings.warn(str(warning.message), ConvergenceWarning, stacklevel=4)
+            warnings.warn(str(warning.message), ConvergenceWarning, stacklevel=5)
         self._encoder = None if self.inference == "variational" else result.inference
         self.__dict__.update(self._attributes(result.model))
         self.elbo_ = self.history_[-1]["elbo"]

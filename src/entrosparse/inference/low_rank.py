@@ -23,7 +23,7 @@ from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import LowRank, Posterior
 
 _SCALE_STEPS = 2  # updates of d in a sweep
-_LEAST_SHARE = 1e-3  # of τ that d keeps: where V can explain a latent alone, d would fall to 0
+_LEAST_SHARE = 1e-3  # of τ that d keeps, where V can explain a latent alone; in float32 it is more
 
 
 @final
@@ -77,6 +77,7 @@ class LowRankInference:
         basis = weakest.expand(len(mean), -1, -1).clone()
         factor = torch.zeros_like(basis)
         rows, region = torch.arange(len(mean), device=mean.device), TrustRegion(mean)
+        least_share = max(_LEAST_SHARE, torch.finfo(mean.dtype).eps ** 0.25)
 
         for _ in range(self.max_iterations):
             nu, part, independent = mean[rows], problem.rows(rows), scale[rows]
@@ -87,7 +88,7 @@ class LowRankInference:
             for _ in range(_SCALE_STEPS):
                 inverse = LowRank(nu, vectors, independent).precision_diagonal()
                 independent = independent * (inverse / torch.diagonal(precision, dim1=-2, dim2=-1)).sqrt()
-                independent = torch.maximum(independent, _LEAST_SHARE * tau[rows])
+                independent = torch.maximum(independent, least_share * tau[rows])
             target = (vectors.square().sum(-1) + independent.square()).sqrt()
             step = torch.cholesky_solve(gradient, cholesky).squeeze(-1)
             nu, deviation, free = region.move(rows, nu, step, tau[rows], target)

@@ -52,7 +52,11 @@ class TrustRegion:
 
 def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``P = s G + diag(c)`` (N, H, H), its Cholesky factors, and c, kept above rounding of G."""
-    rounding = 8.0 * torch.finfo(hessian.dtype).eps * torch.diagonal(hessian, dim1=-2, dim2=-1).amax()
+    rounding = (
+        8.0
+        * torch.finfo(hessian.dtype).eps
+        * torch.diagonal(hessian, dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    )
     curvature = curvature.clamp_min(rounding)
     precision = hessian + torch.diag_embed(curvature)
     return precision, cholesky_of(precision), curvature

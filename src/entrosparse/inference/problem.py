@@ -74,7 +74,9 @@ class EStepProblem:
         """Return the likelihood's Hessian in ν: (H, H) for all data points, or (N, H, H)."""
         if self.observed is None:
             return self.shared_hessian
-        return self.dictionary.T @ (self.observed.unsqueeze(-1) * self.loading)
+        n_components = self.dictionary.shape[1]
+        products = (self.dictionary.unsqueeze(2) * self.loading.unsqueeze(1)).flatten(1)
+        return (self.observed @ products).unflatten(1, (n_components, n_components))
 
     def diagonal(self) -> Tensor:
         """Return the diagonal of :meth:`hessian`: (H,) or (N, H)."""
