@@ -1,8 +1,10 @@
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 import entrosparse.files
 from entrosparse.cli import main
+from entrosparse.learning.checkpoints import Checkpoints
 from entrosparse.progress import FitProgress
 from entrosparse.runs import load_run
 
@@ -300,7 +303,7 @@ def test_a_truncated_model_is_refused(run, tmp_path, capsys, monkeypatch, comman
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", ["info", "report"])
+@pytest.mark.parametrize("command", ["info", "report", "resume"])
 def test_a_missing_run_is_refused(tmp_path, capsys, command):
     assert "nowhere" in failure(capsys, command, tmp_path / "nowhere")
 
@@ -349,7 +352,9 @@ def test_ctrl_c_leaves_a_usable_run(images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(FitProgress, "on_batch", interrupt)
     out = tmp_path / "run"
     assert main(["fit", str(images), *SMALL, "--out", str(out)]) == 130
-    assert "can be used as of epoch 1" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "can be used as of epoch 1" in line
+    assert line.endswith(f"to go on: entrosparse resume {out}\n")
     assert load_run(out).history[-1].epoch == 1
     assert (out / "report.html").exists()
     assert main(["encode", str(out), str(images), "--out", str(tmp_path / "codes.npz")]) == 0
@@ -363,6 +368,152 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(images, tmp_path, capsys, 
     assert main(["fit", str(images), *SMALL, "--out", str(tmp_path / "run")]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+# --- resume
+
+
+def keep_each_minibatch(patch):
+    patch.setattr("entrosparse.cli._checkpoints", lambda out: Checkpoints(out / "checkpoints", 0.0))
+
+
+@pytest.fixture(scope="module")
+def unfinished(images, tmp_path_factory):
+    """A run that was cut off when six of its eight minibatches were kept."""
+
+    def interrupt(self, samples_seen):
+        if samples_seen == 448:
+            raise KeyboardInterrupt
+
+    out = tmp_path_factory.mktemp("unfinished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        keep_each_minibatch(patch)
+        patch.setattr(FitProgress, "on_batch", interrupt)
+        assert main(["fit", str(images), *SMALL, "--out", str(out)]) == 130
+    return out
+
+
+@pytest.fixture
+def cut_off(unfinished, tmp_path, monkeypatch):
+    """A copy of that run, to go on with."""
+    keep_each_minibatch(monkeypatch)
+    return shutil.copytree(unfinished, tmp_path / "run")
+
+
+def assert_same_run(found, expected):
+    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+    found, expected = load_run(found), load_run(expected)
+    for name in ("dictionary", "prior_scale", "noise_variance"):
+        assert getattr(found.model, name).equal(getattr(expected.model, name))
+    rows = [[replace(record, seconds=0.0) for record in each.history] for each in (found, expected)]
+    assert rows[0] == rows[1]
+    assert (found.info, found.examples.tolist()) == (expected.info, expected.examples.tolist())
+
+
+def test_a_resumed_run_ends_as_if_it_had_not_been_cut_off(run, cut_off, capsys):
+    assert load_run(cut_off).history[-1].epoch == 1
+    assert main(["resume", str(cut_off)]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[1] == "going on after 384 patches"
+    assert [line.split()[0] for line in lines[2:]] == ["2", "wrote"]
+    assert captured.err == ""
+    assert_same_run(cut_off, run)
+
+
+def test_a_run_that_kept_nothing_starts_again(run, cut_off, capsys):
+    shutil.rmtree(cut_off / "checkpoints")
+    assert main(["resume", str(cut_off)]) == 0
+    assert "going on" not in capsys.readouterr().out
+    assert_same_run(cut_off, run)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_damaged_checkpoint_is_a_warning_and_the_one_before_is_used(run, cut_off, capsys):
+    path = max((cut_off / "checkpoints").iterdir()) / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["resume", str(cut_off)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("entrosparse: warning: the checkpoint ")
+    assert captured.err.count("\n") == 1
+    assert "going on after 320 patches" in captured.out
+    assert_same_run(cut_off, run)
+
+
+def test_a_complete_run_needs_its_page_only(run, cut_off, images):
+    """As when the kill came after the last epoch, even half way through the removal of checkpoints."""
+    for name in ("model.safetensors", "history.csv"):
+        shutil.copy(run / name, cut_off / name)
+    for path in (cut_off / "checkpoints").iterdir():
+        (path / "manifest.json").unlink()
+    (cut_off / "report.html").unlink()
+    assert main(["resume", str(cut_off)]) == 0
+    assert_same_run(cut_off, run)
+
+
+def test_the_images_are_found_from_another_folder(run, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images.parent)
+    assert main(["fit", images.name, *SMALL, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert load_run("run").info.source == str(images)
+
+
+def changed_image(out, folder):
+    path = folder / "1.png"
+    pixels = np.asarray(PIL.Image.open(path)).copy()
+    pixels[20, 20] ^= 64
+    PIL.Image.fromarray(pixels).save(path)
+
+
+def missing_images(out, folder):
+    shutil.rmtree(folder)
+
+
+def edited_settings(out, folder):
+    path = out / "config.json"
+    path.write_text(path.read_text().replace('"n_components": 6', '"n_components": 5'))
+
+
+def damaged_checkpoints(out, folder):
+    for path in (out / "checkpoints").iterdir():
+        (path / "numbers.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed_image, "must be those it began with; got others in"),
+        (missing_images, "must be an existing file or folder"),
+        (edited_settings, "'learner.n_components' was 6, is 5"),
+        (damaged_checkpoints, "none of the checkpoints in"),
+    ],
+)
+def test_resume_refuses_and_touches_nothing(cut_off, images, tmp_path, capsys, change, message):
+    folder = shutil.copytree(images, tmp_path / "images")
+    path = cut_off / "config.json"
+    path.write_text(path.read_text().replace(str(images), str(folder)))
+    change(cut_off, folder)
+    before = {path: path.read_bytes() for path in cut_off.rglob("*") if path.is_file()}
+    assert message in failure(capsys, "resume", cut_off)
+    assert {path: path.read_bytes() for path in cut_off.rglob("*") if path.is_file()} == before
+
+
+def test_a_disk_that_fills_up_while_learning_is_one_line(run, cut_off, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        line = failure(capsys, "resume", cut_off)
+    assert line.endswith("checkpoints': a checkpoint cannot be written: No space left on device\n")
+    assert load_run(cut_off).history[-1].epoch == 1
+    assert main(["resume", str(cut_off)]) == 0
+    assert_same_run(cut_off, run)
+
+
+def test_a_run_folder_that_cannot_be_written_to_is_refused(cut_off, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "must be one that can be written to" in failure(capsys, "resume", cut_off)
 
 
 # --- the process

@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,8 @@ from sklearn.utils.estimator_checks import (
 from entrosparse import SparseCoding
 from entrosparse.data import bars
 from entrosparse.errors import InputError
+from entrosparse.estimators import sparse_coding
+from entrosparse.learning import Checkpoints
 from entrosparse.metrics import match_atoms
 
 VARIANTS = {
@@ -249,6 +252,33 @@ def test_encoders(digits, inference, covariance):
     )
     again = pickle.loads(pickle.dumps(coding))
     np.testing.assert_array_equal(again.transform(digits[:3]), coding.transform(digits[:3]))
+
+
+def test_fit_goes_on_from_checkpoints(tmp_path, digits, monkeypatch):
+    options = {"max_epochs": 4, "batch_size": 200, "random_state": 0}
+    whole = SparseCoding(6, algorithm="online", **options).fit(digits)
+
+    def crashes(estimator, model, record):
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+        return original(estimator, model, record)
+
+    original = sparse_coding._Told.on_epoch
+    monkeypatch.setattr(sparse_coding, "Checkpoints", partial(Checkpoints, every_seconds=0.0))
+    cut = SparseCoding(6, checkpoint_dir=str(tmp_path / "run"), **options)
+    with monkeypatch.context() as patched:
+        patched.setattr(sparse_coding._Told, "on_epoch", crashes)
+        with pytest.raises(KeyboardInterrupt):
+            cut.fit(digits)
+    assert any((tmp_path / "run").iterdir())
+    with pytest.raises(InputError, match="n_components"):
+        clone(cut).set_params(n_components=7).fit(digits)
+    cut.fit(digits)
+    np.testing.assert_array_equal(cut.components_, whole.components_)
+    assert [row["elbo"] for row in cut.history_] == [row["elbo"] for row in whole.history_]
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="'random_state'"):
+        SparseCoding(6, checkpoint_dir="run").fit(digits)
 
 
 def test_partial_fit_learns_and_counts_by_weight(digits):

@@ -49,6 +49,16 @@ def test_a_run_is_read_back_as_it_was_written(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
 
 
+def test_a_run_that_goes_on_writes_epochs_in_place_of_its_own(folder):
+    writer = RunWriter(folder, INFO, EXAMPLES, load_run(folder).history)
+    writer.save(make_model(3.0), make_record(2))
+    assert load_run(folder).history == tuple(make_record(epoch) for epoch in range(3))
+    writer.save(make_model(4.0), replace(make_record(1), seconds=7.0))
+    run = load_run(folder)
+    assert run.history == (make_record(0), replace(make_record(1), seconds=7.0))
+    torch.testing.assert_close(run.model.prior_scale, torch.full((3,), 4.0))
+
+
 def test_headlines_are_those_of_the_last_epoch(folder):
     headlines = summarise(load_run(folder))
     assert headlines["held-out ELBO"] == "0.67 nats per patch"

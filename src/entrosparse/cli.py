@@ -1,6 +1,8 @@
 """The command line. What a command needs is imported when it runs, so that help and errors come at once."""
 
 import argparse
+import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,11 +19,18 @@ from entrosparse.errors import EntrosparseError, FileFormatError, InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from entrosparse.learning.checkpoints import Checkpoints
     from entrosparse.runs import Run
 
 FAILED, INTERRUPTED = 2, 130
 _ENCODED_AT_ONCE = 1024
 _N_EXAMPLES = 12
+_PHOTOGRAPHS = "photographs that come with scikit-image"
+_OF_A_RUN = {
+    "resume": "go on with a run that was cut off, as if it had not been",
+    "info": "print what a run is",
+    "report": "make the page of a run again",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +117,7 @@ def _parser() -> ArgumentParser:
     encode.add_argument("--out", type=str, required=True, help="file of the codes, .npz")
     commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
 
-    for name, description in (("info", "print what a run is"), ("report", "make the page of a run again")):
+    for name, description in _OF_A_RUN.items():
         command = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
         command.add_argument("run", type=str, help="run folder")
         commands.add_subcommand(name, command, help=description)
@@ -121,6 +130,23 @@ def _fit(options: Namespace) -> int:
     source = options.get("input")
     out = Path(options.out or f"runs/{datetime.now():%Y-%m-%d-%H%M%S}")
 
+    from entrosparse.runs import check_new_folder
+
+    check_new_folder(out)
+    return _learn(out, config, _PHOTOGRAPHS if source is None else os.path.abspath(source))
+
+
+def _resume(options: Namespace) -> int:
+    from entrosparse.runs import load_run
+
+    run = load_run(options.run)
+    if run.history[-1].epoch >= run.info.config.epochs:
+        return _finish(run.path)
+    return _learn(run.path, run.info.config, run.info.source, run)
+
+
+def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) -> int:
+    """Learn from the images of a source into a new run folder, or go on with the run that is there."""
     import numpy as np
     import torch
 
@@ -129,27 +155,26 @@ def _fit(options: Namespace) -> int:
     from entrosparse.learning import OnlineEM, train
     from entrosparse.progress import FitProgress
     from entrosparse.reports import write_report
-    from entrosparse.runs import RunInfo, RunWriter, check_new_folder, load_run
+    from entrosparse.runs import RunInfo, RunWriter, load_run
 
-    check_new_folder(out)
     torch.set_num_threads(1)  # at these sizes more threads gain little, and on a busy machine lose much
     schedule = get_schedule(config.annealing)
     if config.stretch_annealing:
         schedule = stretched(schedule, config.epochs)
-    images = default_images() if source is None else load_images(source)
+    images = default_images() if source == _PHOTOGRAPHS else load_images(source)
     prepared = prepare_images(images, config.whiten)
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(config.seed).spawn(2)]
     n_heldout = min(4096, max(64, config.n_patches // 10))
     patches = random_patches(prepared.arrays, config.patch_size, config.n_patches, streams[0])
     heldout = random_patches(prepared.arrays, config.patch_size, n_heldout, streams[1])[:]
 
-    info = RunInfo(
-        config=config,
-        source=source or "photographs that come with scikit-image",
-        image_names=tuple(prepared.names),
-        gain=prepared.gain,
-    )
-    writer = RunWriter(out, info, _examples(heldout))
+    info = RunInfo(config=config, source=source, image_names=tuple(prepared.names), gain=prepared.gain)
+    examples = _examples(heldout)
+    if run and (info.gain != run.info.gain or not np.array_equal(examples, run.examples)):
+        raise InputError(
+            f"the images of the run '{out}' must be those it began with; got others in '{source}'"
+        )
+    writer = RunWriter(out, info, examples, run.history if run else ())
     try:
         with FitProgress(writer, config.epochs, config.epochs * config.n_patches) as progress:
             train(
@@ -161,16 +186,36 @@ def _fit(options: Namespace) -> int:
                 annealing=schedule,
                 seed=config.seed,
                 callback=progress,
+                checkpoints=_checkpoints(out),
             )
     except KeyboardInterrupt:
         if not out.is_dir():
             return _fail("interrupted before learning began; nothing was written", INTERRUPTED)
         run = load_run(out)
         write_report(run)
-        return _fail(f"interrupted; '{out}' can be used as of epoch {run.history[-1].epoch}", INTERRUPTED)
+        return _fail(
+            f"interrupted; '{out}' can be used as of epoch {run.history[-1].epoch}; "
+            f"to go on: entrosparse resume {shlex.quote(str(out))}",
+            INTERRUPTED,
+        )
+    return _finish(out)
+
+
+def _finish(out: Path) -> int:
+    """Write the report of a run that is complete; what it took to go on is not needed any more."""
+    from entrosparse.reports import write_report
+    from entrosparse.runs import load_run
+
     write_report(load_run(out))
+    _checkpoints(out).remove()
     print(f"wrote {out / 'report.html'}")
     return 0
+
+
+def _checkpoints(out: Path) -> "Checkpoints":
+    from entrosparse.learning.checkpoints import Checkpoints
+
+    return Checkpoints(out / "checkpoints")
 
 
 def _examples(patches: "np.ndarray") -> "np.ndarray":
@@ -256,6 +301,7 @@ def _report(options: Namespace) -> int:
 
 _COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "fit": _fit,
+    "resume": _resume,
     "encode": _encode,
     "info": _info,
     "report": _report,

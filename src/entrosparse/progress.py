@@ -23,9 +23,9 @@ class FitProgress(Callback):
     writer : RunWriter
         Keeps the epochs.
     epochs : int
-        Epochs to come.
+        Epochs of the run.
     n_samples : int
-        Patches to come, over all epochs.
+        Patches of the run, over all epochs.
     """
 
     def __init__(self, writer: RunWriter, epochs: int, n_samples: int) -> None:
@@ -42,6 +42,7 @@ class FitProgress(Callback):
         )
         self._writer = writer
         self._epochs = epochs
+        self._n_samples = n_samples
         self._task = self._bar.add_task("", total=n_samples, epoch=1, epochs=epochs)
 
     def __enter__(self) -> Self:
@@ -53,6 +54,12 @@ class FitProgress(Callback):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def on_resume(self, history: list[EpochRecord], samples_seen: int) -> None:
+        """Say where learning goes on, and set the bar to it."""
+        self._bar.console.print(f"going on after {samples_seen:,} patches")
+        epoch = min(1 + samples_seen * self._epochs // self._n_samples, self._epochs)
+        self._bar.reset(self._task, completed=samples_seen, epoch=epoch, epochs=self._epochs)
 
     def on_batch(self, samples_seen: int) -> None:
         """Move the bar."""

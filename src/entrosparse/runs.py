@@ -8,6 +8,8 @@
     One row for each `EpochRecord`; row 0 is the state before learning.
 ``examples.npz``
     A few held-out patches, for the report.
+``checkpoints``
+    What it takes to go on after a kill (see `entrosparse.learning.checkpoints`), as long as learning lasts.
 ``fields.png``, ``report.html``
     Made from the files above when learning ends (see `entrosparse.reports`).
 
@@ -23,7 +25,6 @@ import json
 import os
 import secrets
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -102,28 +103,38 @@ class RunWriter:
     Parameters
     ----------
     path : path-like
-        The folder to make; it must not exist.
+        The folder to make; it must not exist, unless the run goes on.
     info : RunInfo
         Contents of ``config.json``.
     examples : array of shape (N, D)
         Held-out patches that the report shows.
+    history : sequence of EpochRecord
+        What the folder holds, if it is that of a run that goes on.
     """
 
-    def __init__(self, path: str | os.PathLike[str], info: RunInfo, examples: np.ndarray) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        info: RunInfo,
+        examples: np.ndarray,
+        history: Sequence[EpochRecord] = (),
+    ) -> None:
         self.path = Path(path)
-        self.history: list[EpochRecord] = []
+        self.history = list(history)
         self._info = info
         self._examples = examples
 
     def save(self, model: SparseCodingModel, record: EpochRecord) -> None:
-        """Write the model and the record of an epoch; the first call makes the folder.
+        """Write the model and the record of an epoch, in place of those from this epoch on.
+
+        The first call of a run makes the folder.
 
         Raises
         ------
         OSError
             When the disk refuses; what was there before is still usable.
         """
-        history = [*self.history, record]
+        history = [*(before for before in self.history if before.epoch < record.epoch), record]
         if self.history:
             _write_epoch(self.path, model, history)
         else:
@@ -255,5 +266,7 @@ def _read(path: Path, build: Callable[[], Content]) -> Content:
         return build()
     except FileNotFoundError:
         raise FileFormatError(f"'{path}' is missing: this is no complete run folder") from None
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged files make their readers raise nearly anything
         raise FileFormatError(f"'{path}' is damaged and cannot be read: {error}") from error

@@ -1,5 +1,6 @@
 """Sparse coding as a scikit-learn transformer."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from entrosparse.estimators.callbacks import CallbackSupportMixin, Epochs, with_
 from entrosparse.estimators.parts import COVARIANCES, final_solver, learning_solver, minibatch_learner
 from entrosparse.estimators.units import StandardizedRows, Units
 from entrosparse.inference import Inference
-from entrosparse.learning import BatchEM, Callback, EpochRecord, OnlineEM, train
+from entrosparse.learning import BatchEM, Callback, Checkpoints, EpochRecord, OnlineEM, train
 from entrosparse.learning.initialization import DICTIONARIES
 from entrosparse.learning.running import RunningState
 from entrosparse.model import SparseCodingModel
@@ -61,7 +62,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         :data:`~entrosparse.annealing.SCHEDULES` or a function of the epoch.
     algorithm : {"auto", "batch", "online"}, default="auto"
         Learn from all data in every iteration, or from minibatches; "auto" takes "batch" up to 10,000 samples
-        when there is neither an encoder nor annealing.
+        when there is neither an encoder nor annealing nor a checkpoint_dir.
     init : {"random", "data", "ica"} or array of shape (n_features, n_components), default="random"
         Initial dictionary.
     n_init : int, default=1
@@ -73,6 +74,9 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         Samples in a minibatch.
     tol : float, default=1e-4
         Algorithm "batch" stops when an iteration gains less than this, in nats per sample.
+    checkpoint_dir : str, default=None
+        Folder where "online" keeps what it takes to go on: the same call of ``fit`` after a crash ends as if
+        there had been none. It is removed when ``fit`` ends. Needs a ``random_state``.
     warm_start : bool, default=False
         Start from the dictionary of the last fit.
     device : str, default="cpu"
@@ -129,6 +133,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "checkpoint_dir": [str, os.PathLike, None],
         "warm_start": ["boolean"],
         "device": [str],
         "random_state": ["random_state"],
@@ -150,6 +155,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         max_epochs: int | None = None,
         batch_size: int = 512,
         tol: float = 1e-4,
+        checkpoint_dir: Any = None,
         warm_start: bool = False,
         device: str = "cpu",
         random_state: Any = None,
@@ -167,6 +173,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.tol = tol
+        self.checkpoint_dir = checkpoint_dir
         self.warm_start = warm_start
         self.device = device
         self.random_state = random_state
@@ -259,6 +266,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         told = _Told(self, epochs, float((~np.isnan(judges)).sum(1).mean()))
         self.history_ = told.history
         self._encoder = None
+        checkpoints = None if self.checkpoint_dir is None else Checkpoints(self.checkpoint_dir)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = train(
@@ -280,6 +288,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
                 device=self.device,
                 sample_weight=weights,
                 callback=told,
+                checkpoints=checkpoints,
             )
         for warning in caught:
             warnings.warn(str(warning.message), ConvergenceWarning, stacklevel=5)
@@ -288,6 +297,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         self.elbo_ = self.history_[-1]["elbo"]
         self.n_iter_ = len(self.history_) - 1
         self.converged_ = not caught
+        if checkpoints is not None:
+            checkpoints.remove()
         epochs.end()
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -483,11 +494,14 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _is_batch(self, n_samples: int) -> bool:
-        plain = self.inference == "variational" and self.annealing == "none"
+        plain = self.inference == "variational" and self.annealing == "none" and self.checkpoint_dir is None
         if self.algorithm == "batch" and not plain:
             raise InputError(
-                "the 'algorithm' parameter must be 'auto' or 'online' with encoder or annealing; got 'batch'"
+                "the 'algorithm' parameter must be 'auto' or 'online' with an encoder, annealing or "
+                "checkpoints; got 'batch'"
             )
+        if self.checkpoint_dir is not None and self.random_state is None:
+            raise InputError("the 'random_state' parameter must be set to go on from checkpoints; got None")
         small = self.algorithm == "auto" and n_samples <= _BATCH_LIMIT
         return plain and (self.algorithm == "batch" or small)
 
@@ -597,14 +611,22 @@ class _Told(Callback):
         self.history: list[dict[str, float]] = []
         self._estimator, self._epochs, self._seen = estimator, epochs, seen
 
+    def on_resume(self, history: list[EpochRecord], samples_seen: int) -> None:
+        """Take note of the epochs before."""
+        self.history += [self._row(record) for record in history]
+
     def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> bool:
         """Take note of an epoch."""
+        row = self._row(record)
+        self.history.append(row)
+        if self._estimator.verbose:
+            print(f"epoch {record.epoch}: ELBO {row['elbo']:.4f} nats per sample")
+        return record.epoch > 0 and self._epochs.end_epoch(lambda: self._estimator._attributes(model))
+
+    def _row(self, record: EpochRecord) -> dict[str, float]:
         shift = self._seen * self._estimator._units.log_scale
         row = asdict(record)
         row["elbo"] -= shift
         row["likelihood_entropy"] += shift
         row["noise_variance"] *= self._estimator._units.scale**2
-        self.history.append(row)
-        if self._estimator.verbose:
-            print(f"epoch {record.epoch}: ELBO {row['elbo']:.4f} nats per sample")
-        return record.epoch > 0 and self._epochs.end_epoch(lambda: self._estimator._attributes(model))
+        return row

@@ -76,7 +76,7 @@ class EStepProblem:
             return self.shared_hessian
         n_components = self.dictionary.shape[1]
         products = (self.dictionary.unsqueeze(2) * self.loading.unsqueeze(1)).flatten(1)
-        return (self.observed @ products).unflatten(1, (n_components, n_components))
+        return (self.observed @ products).reshape(-1, n_components, n_components)
 
     def diagonal(self) -> Tensor:
         """Return the diagonal of :meth:`hessian`: (H,) or (N, H)."""

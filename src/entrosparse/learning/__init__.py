@@ -5,6 +5,7 @@ from entrosparse.learning.adam import AdamState as AdamState
 from entrosparse.learning.adam import RefinedEM as RefinedEM
 from entrosparse.learning.batch import BatchEM as BatchEM
 from entrosparse.learning.batch import BatchResult as BatchResult
+from entrosparse.learning.checkpoints import Checkpoints as Checkpoints
 from entrosparse.learning.evaluation import Evaluation as Evaluation
 from entrosparse.learning.evaluation import evaluate as evaluate
 from entrosparse.learning.exact import ExactEMStep as ExactEMStep

@@ -12,7 +12,10 @@ from torch import Tensor
 from entrosparse.annealing import EntropyWeights, Schedule, get_schedule
 from entrosparse.errors import ConvergenceWarning, InputError, NumericalError
 from entrosparse.inference import Inference
+from entrosparse.learning.checkpoints import Checkpoints
 from entrosparse.learning.evaluation import evaluate
+from entrosparse.learning.history import EpochRecord as EpochRecord
+from entrosparse.learning.snapshots import Snapshot, Task
 from entrosparse.metrics import dead_latents, gini
 from entrosparse.model import SparseCodingModel, check_data
 
@@ -33,7 +36,7 @@ class Rows(Protocol):
 
 
 class LearnerState(Protocol):
-    """What a learner carries along; the model is part of it."""
+    """What a learner carries along: a dataclass; the model is part of it."""
 
     @property
     def model(self) -> SparseCodingModel:
@@ -54,53 +57,21 @@ class LearnerState(Protocol):
 class Learner(Protocol):
     """Makes a model better, one minibatch at a time."""
 
-    def start(self, x: Tensor, generator: torch.Generator) -> Any:
+    def start(self, x: Tensor, generator: torch.Generator, sample_weight: Tensor | None) -> Any:
         """Return the state before learning."""
         ...
 
-    def step(self, state: Any, x: Tensor, weights: EntropyWeights, progress: float, scale: float) -> Any:
+    def step(
+        self,
+        state: Any,
+        x: Tensor,
+        weights: EntropyWeights,
+        progress: float,
+        scale: float,
+        sample_weight: Tensor | None,
+    ) -> Any:
         """Return the state after the minibatch ``x``."""
         ...
-
-
-@final
-@dataclass(frozen=True)
-class EpochRecord:
-    """One row of the history; entropies and ELBO in nats per held-out data point, at γ = δ = 1.
-
-    Attributes
-    ----------
-    epoch : int
-        0 is the state before learning.
-    seconds : float
-        Time spent learning so far, evaluation left out.
-    samples_seen : int
-        Data points learned from so far.
-    elbo, posterior_entropy, prior_entropy, likelihood_entropy : float
-        The held-out ELBO and its three entropies, at one λ and one σ² that are optimal for the held-out data.
-    gamma, delta : float
-        Weights γ and δ of the epoch.
-    noise_variance : float
-        σ² of the learned model.
-    gini_mean, gini_std : float
-        Gini index of the held-out posterior means.
-    dead_latents : int
-        Number of latents that carry no information on the held-out data.
-    """
-
-    epoch: int
-    seconds: float
-    samples_seen: int
-    elbo: float
-    posterior_entropy: float
-    prior_entropy: float
-    likelihood_entropy: float
-    gamma: float
-    delta: float
-    noise_variance: float
-    gini_mean: float
-    gini_std: float
-    dead_latents: int
 
 
 @final
@@ -125,11 +96,14 @@ class TrainingResult:
 class Callback:
     """Watches a training run; the methods do nothing unless overridden."""
 
+    def on_resume(self, history: list[EpochRecord], samples_seen: int) -> None:
+        """Be told of the epochs so far before learning goes on from a checkpoint."""
+
     def on_batch(self, samples_seen: int) -> None:
         """Be told after each minibatch."""
 
-    def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
-        """Be told before learning (epoch 0) and after each epoch."""
+    def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> bool | None:
+        """Be told before learning (epoch 0) and after each epoch; return True to end learning."""
 
 
 def train(
@@ -142,9 +116,14 @@ def train(
     annealing: str | Schedule = "none",
     seed: int = 0,
     device: str = "cpu",
+    sample_weight: np.ndarray | None = None,
     callback: Callback | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Learn a model from minibatches and report its ELBO on held-out data after each epoch.
+
+    With ``checkpoints`` a call that was cut off is made again, and goes on from the newest of them. On one
+    CPU process it ends with the same bits as a call that was not, in model and history but for the seconds.
 
     Parameters
     ----------
@@ -164,13 +143,22 @@ def train(
         Seed of the initial dictionary and the order of the data.
     device : str
         Where to compute.
+    sample_weight : ndarray of shape (N,), optional
+        Weights of the training rows; one each by default.
     callback : Callback, optional
         Told after each minibatch and each epoch.
+    checkpoints : Checkpoints, optional
+        Where what it takes to go on is kept.
 
     Raises
     ------
     InputError
-        If an argument or the data cannot be used.
+        If an argument or the data cannot be used, or if the checkpoints are of another learner, other
+        arguments or other data.
+    FileFormatError
+        If there are checkpoints, and all are damaged.
+    OSError
+        If a checkpoint cannot be written; the ones before are still there.
     NumericalError
         If the model stops being finite.
 
@@ -190,19 +178,31 @@ def train(
     generator = torch.Generator().manual_seed(seed)
 
     def rows(source: Rows, index: Tensor) -> Tensor:
-        x = torch.as_tensor(source[np.sort(index.numpy())])
+        x = torch.as_tensor(source[index.numpy()])
         check_data(x)
         return x.to(device)
 
+    def shares(index: Tensor) -> Tensor | None:
+        return None if sample_weight is None else torch.as_tensor(sample_weight)[index].to(test)
+
     test = rows(heldout, torch.arange(len(heldout)))
-    sample = rows(data, torch.randperm(n_samples, generator=generator)[:_SAMPLE])
+    first = torch.randperm(n_samples, generator=generator)[:_SAMPLE].sort().values
+    sample = rows(data, first)
     if sample.shape[1] != test.shape[1]:
         raise InputError(f"the held-out data must have {sample.shape[1]} columns; got {test.shape[1]}")
-    state = learner.start(sample, generator)
+    weights_of = [schedule(epoch) for epoch in range(epochs)]
+    annealed = next((k for k in range(epochs, 0, -1) if weights_of[k - 1] != weights_of[-1]), 0)
+    changes = {k: w for k, w in enumerate(weights_of) if k == 0 or w != weights_of[k - 1]}
+    task = Task(learner, epochs, batch_size, seed, changes, n_samples, sample, test, sample_weight)
+    state = learner.start(sample, torch.Generator().manual_seed(seed), shares(first))
     history: list[EpochRecord] = []
-    seconds, samples_seen = 0.0, 0
+    seconds, position = 0.0, 0
 
-    def report(epoch: int, weights: EntropyWeights) -> None:
+    def one_step_on() -> Snapshot:
+        stepped = learner.step(state, sample[:batch_size], weights_of[0], 0.0, 1.0, None)
+        return Snapshot(stepped, generator.get_state(), position, seconds, history)
+
+    def report(epoch: int, weights: EntropyWeights) -> bool:
         evaluation = evaluate(state.model, test, state.inference, _REPORT_TOLERANCE)
         if not np.isfinite(float(evaluation.terms.elbo)):
             raise NumericalError(
@@ -212,7 +212,7 @@ def train(
         record = EpochRecord(
             epoch=epoch,
             seconds=seconds,
-            samples_seen=samples_seen,
+            samples_seen=epoch * n_samples,
             elbo=float(evaluation.terms.elbo),
             posterior_entropy=float(evaluation.terms.posterior),
             prior_entropy=float(evaluation.terms.prior),
@@ -225,21 +225,36 @@ def train(
             dead_latents=int(dead_latents(evaluation.marginals).sum()),
         )
         history.append(record)
-        callback.on_epoch(state.model, record)
+        return bool(callback.on_epoch(state.model, record))
 
-    weights_of = [schedule(epoch) for epoch in range(epochs)]
-    annealed = next((k for k in range(epochs, 0, -1) if weights_of[k - 1] != weights_of[-1]), 0)
-    report(0, weights_of[0])
-    for epoch, weights in enumerate(weights_of):
-        started = time.perf_counter()
-        for batch in torch.split(torch.randperm(n_samples, generator=generator), batch_size):
-            x = rows(data, batch)
+    if checkpoints is not None and (resumed := checkpoints.resume(task, one_step_on)) is not None:
+        state, history = resumed.state, resumed.history
+        seconds, position = resumed.seconds, resumed.position
+        generator.set_state(resumed.generator)
+        callback.on_resume(history, (len(history) - 1) * n_samples + position)
+    else:
+        report(0, weights_of[0])
+    for epoch in range(len(history) - 1, epochs):
+        before = generator.get_state()
+        order = torch.randperm(n_samples, generator=generator)
+        while position < n_samples:
+            started = time.perf_counter()
+            batch = order[position : position + batch_size].sort().values  # disks like it
+            x, weight = rows(data, batch), shares(batch)
+            samples_seen = epoch * n_samples + position
             progress = max(0.0, samples_seen / n_samples - annealed) / (epochs - annealed)
-            state = learner.step(state, x, weights, progress, len(batch) / batch_size)
-            samples_seen += len(batch)
-            callback.on_batch(samples_seen)
-        seconds += time.perf_counter() - started
-        report(epoch + 1, weights)
+            size = len(batch) if weight is None else float(weight.sum())
+            if size > 0:
+                scale = min(1.0, size / batch_size)
+                state = learner.step(state, x, weights_of[epoch], progress, scale, weight)
+            position += len(batch)
+            seconds += time.perf_counter() - started
+            callback.on_batch(epoch * n_samples + position)
+            if checkpoints is not None and checkpoints.due:
+                checkpoints.save(Snapshot(state, before, position, seconds, history), task)
+        position = 0
+        if report(epoch + 1, weights_of[epoch]):
+            break
     if state.at_noise_floor:
         warnings.warn(
             "the noise variance reached its floor, so the ELBO has no upper bound on these data; use fewer "
