@@ -68,7 +68,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     n_init : int, default=1
         Runs of algorithm "batch" from different initial dictionaries; the one with the highest ELBO is kept.
     max_epochs : int, default=None
-        Passes over the data; by default 1000 for "batch", and 10 to 100 for "online", enough for 1000
+        Passes over the data; by default 2000 for "batch", and 10 to 100 for "online", enough for 1000
         minibatches.
     batch_size : int, default=512
         Samples in a minibatch.
@@ -219,7 +219,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     def _fit_batch(self, rows: TableRows, weights: NDArray[np.float64] | None) -> None:
         x = self._standardized(rows[:])
         seen = float(np.average((~x.isnan()).sum(1).numpy(force=True), weights=weights))
-        max_iterations = self.max_epochs or 1000
+        max_iterations = self.max_epochs or 2000
         learner = BatchEM(
             self._n_components,
             self._initial_dictionary(),

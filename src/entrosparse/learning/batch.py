@@ -71,7 +71,7 @@ class BatchEM:
     n_init : int
         Runs from different initial dictionaries; the one with the highest objective is kept.
     cooling : float
-        Least factor on σ² from one iteration to the next, in (0, 1); 0.97 is slow enough for the bars.
+        Least factor on σ² from one iteration to the next, in (0, 1); 0.98 is slow enough for the bars.
     step_size, momentum : float
         Of the dictionary step; when the noise has cooled down and the objective falls, the step is cut by 0.7
         and momentum dropped once.
@@ -87,7 +87,7 @@ class BatchEM:
     prior: Prior = PRIORS["laplace"]
     inference: Inference = field(default=DiagonalInference(tolerance=0.0, max_iterations=5))
     n_init: int = 1
-    cooling: float = 0.97
+    cooling: float = 0.98
     step_size: float = 1.0
     momentum: float = 0.8
     tolerance: float = 3e-5
