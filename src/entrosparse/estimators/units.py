@@ -32,14 +32,14 @@ class Units:
     @classmethod
     def of(cls, rows: TableRows, weights: NDArray[np.float64] | None) -> Self:
         """Return the units of data, read in blocks of rows."""
-        shares = np.ones(len(rows)) if weights is None else weights
+        weight = np.broadcast_to(np.float64(1.0), len(rows)) if weights is None else weights
         blocks = [slice(first, first + _AT_ONCE) for first in range(0, len(rows), _AT_ONCE)]
         count, total = np.zeros(rows.n_features), np.zeros(rows.n_features)
         for block in blocks:
             part = rows[block].astype(np.float64)
             seen = ~np.isnan(part)
-            count += shares[block] @ seen
-            total += shares[block] @ np.where(seen, part, 0.0)
+            count += weight[block] @ seen
+            total += weight[block] @ np.where(seen, part, 0.0)
         mean = total / np.maximum(count, np.finfo(float).tiny)
         parts = (np.abs(rows[block].astype(np.float64) - mean) for block in blocks)
         largest = max(float(np.nanmax(part, initial=0.0)) for part in parts)
@@ -48,7 +48,7 @@ class Units:
         squares = 0.0
         for block in blocks:
             centred = (rows[block].astype(np.float64) - mean) / largest
-            squares += float(shares[block] @ np.nansum(centred**2, axis=1))
+            squares += float(weight[block] @ np.nansum(centred**2, axis=1))
         return cls(mean, largest * float(np.sqrt(squares / count.sum())))
 
     @property
