@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 import entrosparse.files
 from entrosparse.cli import main
+from entrosparse.inference import DiagonalInference, FullInference, LowRankInference
 from entrosparse.learning.checkpoints import Checkpoints
 from entrosparse.progress import FitProgress
 from entrosparse.runs import load_run
@@ -149,6 +151,25 @@ def test_encode_gives_the_codes_of_every_tile(run, images, tmp_path, capsys):
         assert (codes["marginal_scale"] > 0).all()
         assert codes["positions"][11].tolist() == [0, 4, 4]
         assert codes["image_names"].tolist() == ["0.png", "1.png"]
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "low-rank", "full"])
+def test_encode_finds_every_kind_of_posterior(run, tmp_path, covariance):
+    rows = load_run(run).examples
+    np.save(tmp_path / "rows.npy", rows)
+    out = tmp_path / "codes.npz"
+    arguments = ["encode", str(run), str(tmp_path / "rows.npy"), "--rows", "--covariance", covariance]
+    assert main([*arguments, "--out", str(out)]) == 0
+    model = load_run(run).model
+    solver = {
+        "diagonal": DiagonalInference(tolerance=1e-4),
+        "low-rank": LowRankInference(min(5, model.n_components)),
+        "full": FullInference(tolerance=1e-4),
+    }[covariance]
+    expected = solver(torch.from_numpy(rows), model)
+    with np.load(out) as codes:
+        np.testing.assert_allclose(codes["mean"], expected.mean.numpy(), atol=1e-3)
+        np.testing.assert_allclose(codes["marginal_scale"], expected.marginal_scale().numpy(), rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz"])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FAILED, INTERRUPTED = 2, 130
 _ENCODED_AT_ONCE = 1024
+_RANK = 5
 _N_EXAMPLES = 12
 _PHOTOGRAPHS = "photographs that come with scikit-image"
 _OF_A_RUN = {
@@ -113,6 +114,12 @@ def _parser() -> ArgumentParser:
     encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
     encode.add_argument(
         "--rows", action="store_true", help="INPUT is a .npy or .npz array, one prepared data point a row"
+    )
+    encode.add_argument(
+        "--covariance",
+        choices=("diagonal", "low-rank", "full"),
+        default="diagonal",
+        help="of the posteriors whose means and deviations are written",
     )
     encode.add_argument("--out", type=str, required=True, help="file of the codes, .npz")
     commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
@@ -231,8 +238,8 @@ def _encode(options: Namespace) -> int:
     import torch
 
     from entrosparse.data import Patches, load_images, prepare_images, tile_patches
+    from entrosparse.estimators.parts import final_solver
     from entrosparse.files import write_atomically
-    from entrosparse.inference import DiagonalInference
     from entrosparse.runs import load_run
 
     out = Path(options.out)
@@ -247,11 +254,12 @@ def _encode(options: Namespace) -> int:
         data = tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
         found = {"positions": tiles.positions, "image_names": np.array(prepared.names)}
 
-    batches = (slice(start, start + _ENCODED_AT_ONCE) for start in range(0, len(data), _ENCODED_AT_ONCE))
-    infer = DiagonalInference()
-    codes = [infer(torch.from_numpy(data[batch]), run.model) for batch in batches]
-    found["mean"] = torch.cat([code.mean for code in codes]).numpy()
-    found["marginal_scale"] = torch.cat([code.marginal_scale() for code in codes]).numpy()
+    infer = final_solver(options.covariance, min(_RANK, run.model.n_components), single_precision=True)
+    size = min(_ENCODED_AT_ONCE, infer.rows_at_once(run.model.n_components))
+    batches = (slice(start, start + size) for start in range(0, len(data), size))
+    codes = (infer(torch.from_numpy(data[batch]), run.model) for batch in batches)
+    means, scales = zip(*((code.mean, code.marginal_scale()) for code in codes), strict=True)
+    found["mean"], found["marginal_scale"] = torch.cat(means).numpy(), torch.cat(scales).numpy()
     write_atomically(out, lambda file: np.savez(file, **found))
     print(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
     return 0
