@@ -13,13 +13,12 @@ from entrosparse.inference import DiagonalInference, Inference
 from entrosparse.learning.e_step import e_step
 from entrosparse.learning.initialization import initial_model
 from entrosparse.learning.m_step import preconditioned_step
+from entrosparse.learning.running import NOISE_FLOOR, SCALE_FLOOR
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import ElboTerms, entropy_elbo, optimal_scales
 from entrosparse.posteriors import Diagonal
 from entrosparse.priors import PRIORS, Prior
 
-_NOISE_FLOOR = 1e-6  # of the data's mean square
-_SCALE_FLOOR = 1e-6  # of the scale at which H equal latents make up the data
 _WINDOW = 10  # iterations over which the gain is averaged
 
 
@@ -130,10 +129,8 @@ class BatchEM:
         on_iteration: Callable[[SparseCodingModel, ElboTerms], bool] | None,
     ) -> BatchResult:
         model = initial_model(x, self.n_components, self.init, self.prior, generator, sample_weight)
-        noise_floor = 2.0 * _NOISE_FLOOR * model.noise_variance
-        scale_floor = (
-            _SCALE_FLOOR * (noise_floor / _NOISE_FLOOR * model.n_features / model.n_components).sqrt()
-        )
+        noise_floor = 2.0 * NOISE_FLOOR * model.noise_variance
+        scale_floor = SCALE_FLOOR * (noise_floor / NOISE_FLOOR * model.n_features / model.n_components).sqrt()
         last, marginals = model.dictionary, None
         step_size, momentum = self.step_size, self.momentum
         history: list[ElboTerms] = []

@@ -13,8 +13,8 @@ from entrosparse.objectives import optimal_scales
 from entrosparse.statistics import Statistics
 
 _LEAST_BATCHES = 20.0
-_NOISE_FLOOR = 1e-6
-_SCALE_FLOOR = 1e-6
+NOISE_FLOOR = 1e-6  # of the data's mean square
+SCALE_FLOOR = 1e-6  # of the scale at which H equal latents make up the data
 _ANNEALING_SCALE_FLOOR = 0.3
 
 
@@ -68,7 +68,7 @@ class RunningState:
     @property
     def noise_floor(self) -> Tensor:
         """Least noise variance, in squared data units."""
-        return _NOISE_FLOOR * self.mean_square
+        return NOISE_FLOOR * self.mean_square
 
     def scale_floor(self, weights: EntropyWeights) -> Tensor:
         """Return the least λ, in units of the codes.
@@ -78,7 +78,7 @@ class RunningState:
         of the scale at which H equal latents make up the data.
         """
         share = torch.sqrt(self.mean_square * self.model.n_features / self.model.n_components)
-        return (_SCALE_FLOOR if weights == EntropyWeights() else _ANNEALING_SCALE_FLOOR) * share
+        return (SCALE_FLOOR if weights == EntropyWeights() else _ANNEALING_SCALE_FLOOR) * share
 
     def average(self, batch: Statistics, weights: EntropyWeights, memory: float = 0.0) -> Averages:
         """Return the averages with a minibatch in them, over ``memory`` data points or 20 minibatches."""
