@@ -19,6 +19,7 @@ from entrosparse.errors import EntrosparseError, FileFormatError, InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from entrosparse.experiments.results import SavedResult
     from entrosparse.learning.checkpoints import Checkpoints
     from entrosparse.runs import Run
 
@@ -123,6 +124,25 @@ def _parser() -> ArgumentParser:
     )
     encode.add_argument("--out", type=str, required=True, help="file of the codes, .npz")
     commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
+
+    reproduce = ArgumentParser(
+        description="Run results of the paper, and lay them beside what it reports.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    reproduce.add_argument("name", type=str, help="result to run; all, or list to see them")
+    reproduce.add_argument(
+        "--scale", type=str, default="small", help="smoke, small (minutes) or paper (hours)"
+    )
+    reproduce.add_argument("--images", type=str, help="folder or file of images; photographs by default")
+    reproduce.add_argument(
+        "--dictionary", type=str, help=".npy file of a dictionary (D, H) for external-dictionary"
+    )
+    reproduce.add_argument("--out", type=str, help="new folder; runs/reproduce-<scale> by default")
+    reproduce.add_argument(
+        "--resume", action="store_true", help="keep the results in the folder, run the rest"
+    )
+    commands.add_subcommand("reproduce", reproduce, help="run the paper's figures and tables")
 
     for name, description in _OF_A_RUN.items():
         command = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
@@ -287,6 +307,38 @@ def _load_rows(path: Path, run: "Run") -> "np.ndarray":
     return rows
 
 
+def _reproduce(options: Namespace) -> int:
+    from entrosparse.experiments import EXPERIMENTS, get_experiment
+
+    if options.name == "list":
+        for name in EXPERIMENTS:
+            experiment = get_experiment(name)
+            print(f"{name:<22}{experiment.title} ({experiment.source})")
+        return 0
+    import torch
+
+    from entrosparse.experiments.running import reproduce
+
+    torch.set_num_threads(1)  # as in fit
+    out = Path(options.out or f"runs/reproduce-{options.scale}")
+    given = {"images": options.images, "dictionary": options.dictionary}
+    settings = {name: os.path.abspath(value) for name, value in given.items() if value is not None}
+    names = EXPERIMENTS if options.name == "all" else (options.name,)
+    try:
+        reproduce(names, out, options.scale, settings, options.resume, _print_result)
+    except KeyboardInterrupt:
+        return _fail(f"interrupted; what is finished is in '{out}', and --resume goes on", INTERRUPTED)
+    print(f"wrote {out / 'report.html'}")
+    return 0
+
+
+def _print_result(result: "SavedResult") -> None:
+    held = sum(claim.holds for claim in result.claims)
+    print(
+        f"{result.name:<22}{result.seconds:>7.0f} s   {held} of {len(result.claims)} claims hold", flush=True
+    )
+
+
 def _info(options: Namespace) -> int:
     from entrosparse.runs import load_run, summarise
 
@@ -313,6 +365,7 @@ _COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "encode": _encode,
     "info": _info,
     "report": _report,
+    "reproduce": _reproduce,
 }
 
 if __name__ == "__main__":

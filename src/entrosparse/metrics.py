@@ -66,3 +66,26 @@ def dead_latents(posterior: Posterior, threshold: float = 0.01) -> Tensor:
     """
     signal = posterior.mean.square().sum(0)
     return signal <= threshold * (signal + posterior.marginal_scale().square().sum(0))
+
+
+def localization(dictionary: Tensor, shape: tuple[int, int], window: int = 5) -> Tensor:
+    """Return how localized each field is: the share of its energy in the best square window, shape (H,).
+
+    Parameters
+    ----------
+    dictionary : Tensor of shape (D, H)
+        One field a column.
+    shape : (int, int)
+        Height and width of a field in pixels; their product is D.
+    window : int
+        Side of the window in pixels, at most that of a field.
+
+    Returns
+    -------
+    Tensor of shape (H,)
+        1 when all energy lies in one window; ``window² / D`` for a field of constant magnitude.
+    """
+    energy = dictionary.T.reshape(-1, 1, *shape).square()
+    windows = torch.nn.functional.avg_pool2d(energy, window, stride=1) * window**2
+    total = energy.sum((1, 2, 3)).clamp_min(torch.finfo(energy.dtype).tiny)
+    return windows.amax((1, 2, 3)) / total

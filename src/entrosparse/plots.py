@@ -1,6 +1,7 @@
 """Figures: drawing only. Every function takes NumPy arrays and numbers and returns a Matplotlib figure."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +13,12 @@ INK = "#40454d"
 """Colour of all text and axes, so that a page can replace it by its own."""
 
 ELBO_COLOUR = "#8a63d2"
+PAPER_COLOUR = "#8b93a1"
+"""Colour of what the paper reports, and of references."""
+
+PALETTE = ("#8a63d2", "#3b82d6", "#d97a2b", "#2a9d78", "#c8456b", "#b8961e", "#4cb3c4", "#7a5c46")
+"""Colours of what is compared, in order."""
+
 ENTROPY_COLOURS = {"posterior": "#3b82d6", "prior": "#d97a2b", "likelihood": "#2a9d78"}
 ENTROPY_LABELS = {
     "posterior": r"posterior  $\mathcal{H}[q(z)]$",
@@ -163,17 +170,42 @@ def _mosaic(images: np.ndarray, n_columns: int) -> np.ndarray:
 
 def _panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``n`` panels one below the other over one axis of epochs."""
-    figure = Figure(figsize=(5.6, height), facecolor="none", layout="constrained")
-    panels = list(figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0])
-    for axes in panels:
+    figure, grid = panels(n, 1, (5.6, height), sharex=True)
+    for axes in grid:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    grid[-1].set_xlabel("epoch")
+    return figure, grid
+
+
+def panels(
+    n_rows: int, n_columns: int, size: tuple[float, float], sharex: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of empty axes in the style of all the others, row by row.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+        Grid of the axes.
+    size : (float, float)
+        Width and height of the figure in inches.
+    sharex : bool
+        Whether the axes have one range of x.
+    """
+    figure = Figure(figsize=size, facecolor="none", layout="constrained")
+    grid = list(figure.subplots(n_rows, n_columns, sharex=sharex, squeeze=False).flat)
+    for axes in grid:
         axes.set_facecolor("none")
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)
-        axes.tick_params(colors=INK, labelsize=9)
+        axes.tick_params(which="both", colors=INK, labelsize=9)
         axes.xaxis.label.set_color(INK)
         axes.yaxis.label.set_color(INK)
+        axes.title.set_color(INK)
         axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[-1].set_xlabel("epoch")
-    return figure, panels
+    return figure, grid
+
+
+def add_legend(axes: Axes, **options: Any) -> None:
+    """Add a legend of what is labelled, in the style of the figures; options go to Matplotlib."""
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, **options)
