@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all check fmt bench
+.PHONY: demo test test-all check fmt results bench
 .DELETE_ON_ERROR:
 
 # Learn a dictionary from photographs; a finished demo is kept, an unfinished one starts again.
@@ -30,6 +30,11 @@ check: $(READY)
 fmt: $(READY)
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+
+# The paper's results, and their page among the documents; what is in runs/results stays.
+results: $(READY)
+	$(BIN)/entrosparse reproduce all --out runs/results --resume
+	$(BIN)/python docs/make_results.py runs/results
 
 bench: $(READY)
 	@set -e; for script in benchmarks/main_job.py benchmarks/posteriors.py benchmarks/bars.py benchmarks/calibration.py benchmarks/imputation.py; do echo "$$script"; $(BIN)/python "$$script"; done

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from entrosparse import plots
 from entrosparse.data import bars
 from entrosparse.experiments.base import Claim, Config, Experiment, Picture, Result, Table
 from entrosparse.inference import FullInference
-from entrosparse.learning import BatchEM, BatchResult, JointLBFGS, evaluate
+from entrosparse.learning import BatchEM, JointLBFGS, evaluate
 from entrosparse.learning.initialization import initial_model
 from entrosparse.metrics import match_atoms
-from entrosparse.objectives import ElboTerms
+from entrosparse.model import SparseCodingModel
 from entrosparse.priors import PRIORS
 
 _FOUND = 0.95  # least |cosine| of a field with its bar
@@ -50,18 +50,19 @@ class BarsConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    result: BatchResult
+    model: SparseCodingModel
+    history: Mapping[str, Sequence[float]]  # of the ELBO and its terms; numbers, for tensors pin memory
     reference: float  # ELBO at the generating dictionary
     found: bool
     seconds: float
 
     @property
-    def excess(self) -> float:
-        return float(self.result.terms.elbo) - self.reference
+    def elbo(self) -> float:
+        return self.history["elbo"][-1]
 
     @property
-    def history(self) -> Sequence[ElboTerms]:
-        return self.result.history
+    def excess(self) -> float:
+        return self.elbo - self.reference
 
 
 def run(config: BarsConfig) -> Result:
@@ -74,7 +75,7 @@ def run(config: BarsConfig) -> Result:
     }
     shown = {name: next((run for run in of if run.found), of[0]) for name, of in runs.items()}
     sample = bars(config.n_samples, rng=config.seed).data[:30]
-    learned = shown["batch EM"].result.model
+    learned = shown["batch EM"].model
     settings = f"N = {config.n_samples:,}, D = 25, H = 10, full covariance"
     return Result(
         data=f"{config.n_samples:,} images of 5 x 5 pixels, drawn from the model with bars as fields",
@@ -97,7 +98,7 @@ def run(config: BarsConfig) -> Result:
             name: {
                 "found": [run.found for run in of],
                 "seconds": [run.seconds for run in of],
-                "elbo": [float(run.result.terms.elbo) for run in of],
+                "elbo": [run.elbo for run in of],
                 "generating_elbo": [run.reference for run in of],
             }
             for name, of in runs.items()
@@ -115,7 +116,9 @@ def _learn(learner: BatchEM | JointLBFGS, config: BarsConfig, seed: int) -> _Run
     generating = initial_model(x, 10, truth, PRIORS["laplace"], torch.Generator())
     reference = evaluate(generating, x, FullInference(tolerance=1e-4)).terms.elbo
     found = bool(match_atoms(result.model.dictionary, truth).cosine.min() > _FOUND)
-    return _Run(result, float(reference), found, seconds)
+    terms = ("elbo", *plots.ENTROPY_LABELS)
+    history = {term: [float(getattr(of, term)) for of in result.history] for term in terms}
+    return _Run(result.model, history, float(reference), found, seconds)
 
 
 def _claims(runs: Mapping[str, Sequence[_Run]]) -> tuple[Claim, ...]:
@@ -123,7 +126,7 @@ def _claims(runs: Mapping[str, Sequence[_Run]]) -> tuple[Claim, ...]:
     n_joint, n_batch = (sum(run.found for run in of) for of in (joint, batch))
     agreement = binomtest(n_joint, len(joint), _PAPER).pvalue
     worst = min((run.excess for of in runs.values() for run in of if run.found), default=float("-inf"))
-    falls = max(-np.diff([float(terms.elbo) for terms in run.history]).min(initial=0.0) for run in joint)
+    falls = max(-np.diff(run.history["elbo"]).min(initial=0.0) for run in joint)
     return (
         Claim(
             "joint L-BFGS with full covariance finds all bars in about 70 % of the runs",
@@ -138,7 +141,7 @@ def _claims(runs: Mapping[str, Sequence[_Run]]) -> tuple[Claim, ...]:
             n_batch > _PAPER * len(batch),
         ),
         Claim(
-            f"where all bars are found, the ELBO is at most {_NEAR} nats below that of the generating dictionary",
+            f"with all bars found, the ELBO is at most {_NEAR} nats below that of the generating dictionary",
             "close",
             f"{worst:+.3f} nats in the worst of these runs",
             worst > -_NEAR,
@@ -173,20 +176,16 @@ def _table(runs: Mapping[str, Sequence[_Run]]) -> Table:
 def _draw_histories(runs: Mapping[str, _Run]) -> Figure:
     figure, grid = plots.panels(4, len(runs), (4.6 * len(runs), 7.4))
     for column, (name, found) in enumerate(runs.items()):
-        curves: dict[str, Any] = {"elbo": [float(terms.elbo) for terms in found.history]}
-        curves |= {
-            term: [float(getattr(terms, term)) for terms in found.history] for term in plots.ENTROPY_LABELS
-        }
         colours = {"elbo": plots.ELBO_COLOUR} | plots.ENTROPY_COLOURS
         labels = {"elbo": "ELBO"} | plots.ENTROPY_LABELS
-        for row, (term, values) in enumerate(curves.items()):
+        for row, (term, values) in enumerate(found.history.items()):
             axes = grid[row * len(runs) + column]
             axes.plot(range(1, len(values) + 1), values, color=colours[term])
             axes.set_xscale("log")
             axes.set_title(labels[term], loc="left", fontsize=10, color=colours[term])
         top = grid[column]
         top.axhline(found.reference, color=plots.PAPER_COLOUR, linestyle="--")
-        top.set_ylim(bottom=min(found.reference, curves["elbo"][-1]) - 8.0)
+        top.set_ylim(bottom=min(found.reference, found.elbo) - 8.0)
         top.set_title(f"ELBO, {name}", loc="left", fontsize=10, color=plots.ELBO_COLOUR)
         unit = "iteration" if name == "batch EM" else "call of 20 iterations"
         grid[3 * len(runs) + column].set_xlabel(unit)

@@ -30,6 +30,17 @@ class Config:
     seed: int = 0
     images: str | None = None
 
+    def validate(self) -> None:
+        """Read the files that the settings name, so that a wrong one is known before any work starts.
+
+        Raises
+        ------
+        InputError
+            If one is missing or cannot be used.
+        """
+        if self.images is not None:
+            load_images(self.images)
+
 
 @dataclass(frozen=True)
 class PatchConfig(Config):

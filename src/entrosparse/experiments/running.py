@@ -69,6 +69,8 @@ def reproduce(
                 f"the 'out' parameter must be a folder whose results have the same settings; "
                 f"'{finished[name].path}' has others"
             )
+    for config in configs.values():
+        config.validate()
     out.mkdir(parents=True, exist_ok=True)
     for name, experiment in experiments.items():
         if name in finished:
