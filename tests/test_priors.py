@@ -108,13 +108,14 @@ def test_curvature_is_the_second_derivative_and_that_in_the_variance(prior):
     assert (curvature >= 0).all()
 
 
-def test_curvature_slope_is_the_derivative(prior):
+def test_the_precision_share_and_its_derivative(prior):
     mean, marginal_scale = _marginals()
     log_scale = marginal_scale.log().requires_grad_()
-    curvature = prior.curvature(mean, log_scale.exp(), _tensor(SCALE))
-    (expected,) = torch.autograd.grad((log_scale.exp().square() * curvature).sum(), log_scale)
-    value = prior.curvature_slope(curvature, mean, marginal_scale.square())
-    torch.testing.assert_close(value, expected)
+    expected = log_scale.exp().square() * prior.curvature(mean, log_scale.exp(), _tensor(SCALE))
+    (slope,) = torch.autograd.grad(expected.sum(), log_scale)
+    share, derivative = prior.precision_share(mean, marginal_scale, _tensor(SCALE))
+    torch.testing.assert_close(share, expected.detach())
+    torch.testing.assert_close(derivative, slope)
 
 
 def test_majorizer_is_the_slope_over_the_mean(prior):

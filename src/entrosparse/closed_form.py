@@ -49,8 +49,8 @@ def magnitude_slope_over_a(a: Tensor) -> Tensor:
     Divided by ``scale`` it is the curvature of the tightest quadratic in the mean that touches ``E|z|`` at
     ±mean and lies above it everywhere.
     """
-    a = a.abs().clamp_min(1e-12)  # below this both erf and its argument are linear to rounding
-    return torch.erf(SQRT_HALF * a) / a
+    a = a.abs().clamp_min_(1e-12)  # below this both erf and its argument are linear to rounding
+    return torch.mul(a, SQRT_HALF).erf_().div_(a)
 
 
 def magnitude_curvature(a: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The generative model of Eq. 5: Laplace codes, a dictionary with unit columns, Gaussian noise."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -65,6 +66,16 @@ class SparseCodingModel:
     def n_components(self) -> int:
         """Number of latents H."""
         return self.dictionary.shape[1]
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """``G = W̃ᵀW̃``, shape (H, H)."""
+        return self.dictionary.T @ self.dictionary
+
+    @cached_property
+    def gram_norm(self) -> Tensor:
+        """``λ_max(G)``, shape ()."""
+        return torch.linalg.eigvalsh(self.gram)[-1]
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return the model with its tensors moved or cast, as :meth:`torch.Tensor.to` does."""
@@ -184,6 +195,8 @@ def unit_columns(matrix: Tensor) -> Tensor:
 
 def split_missing(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the data with 0 for NaN, and where entries were seen (1 or 0), or None when all were."""
+    if bool(torch.isfinite(x.sum())):  # cheaper than a look at each
+        return x, None
     missing = torch.isnan(x)
     if not bool(missing.any()):
         return x, None

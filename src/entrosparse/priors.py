@@ -48,8 +48,12 @@ class Prior(ABC):
         """Return ``∂²E[−log p] / ∂mean²``, which is also ``2 ∂E[−log p] / ∂marginal_scale²``."""
 
     @abstractmethod
-    def curvature_slope(self, curvature: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Return ``∂(variance · curvature) / ∂ log(marginal_scale)``, given the curvature."""
+    def precision_share(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``marginal_scale² · curvature`` and its derivative in ``log(marginal_scale)``.
+
+        At the optimum the first is the share of the posterior precision that comes from the prior. Both are
+        new tensors.
+        """
 
     @abstractmethod
     def tempered_scale(self, scale: Tensor, weight: float) -> Tensor:
@@ -101,9 +105,11 @@ class Laplace(Prior):
         """Return ``√(2/π) exp(−ν²/2τ²) / (τ λ)``."""
         return closed_form.magnitude_curvature(mean / marginal_scale) / (marginal_scale * scale)
 
-    def curvature_slope(self, curvature: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Return ``c (τ² + ν²)``."""
-        return curvature * (variance + mean.square())
+    def precision_share(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``q = τ √(2/π) exp(−a²/2) / λ`` and ``q (1 + a²)``, with a = ν/τ."""
+        square = (mean / marginal_scale).square_()
+        share = torch.mul(square, -0.5).exp_().mul_(marginal_scale).mul_(closed_form.SQRT_2_OVER_PI / scale)
+        return share, square.mul_(share).add_(share)
 
     def tempered_scale(self, scale: Tensor, weight: float) -> Tensor:
         """Return ``λ/γ``."""
@@ -111,7 +117,7 @@ class Laplace(Prior):
 
     def majorizer(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
         """Return ``erf(ν/√2τ) / (ν λ)``."""
-        return closed_form.magnitude_slope_over_a(mean / marginal_scale) / (marginal_scale * scale)
+        return closed_form.magnitude_slope_over_a(mean / marginal_scale).div_(marginal_scale).div_(scale)
 
 
 @final
@@ -152,9 +158,10 @@ class Gaussian(Prior):
         """Return ``1/λ²``."""
         return scale.square().reciprocal().expand_as(mean)
 
-    def curvature_slope(self, curvature: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Return ``2 c τ²``."""
-        return 2.0 * curvature * variance
+    def precision_share(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``q = τ²/λ²`` and ``2q``."""
+        share = (marginal_scale / scale).square_()
+        return share, 2.0 * share
 
     def tempered_scale(self, scale: Tensor, weight: float) -> Tensor:
         """Return ``λ/√γ``."""

@@ -75,7 +75,7 @@ class Statistics:
         statistic = prior.expected_statistic(posterior.mean, scale)
         weight = weights.double().sum()
         x, observed = split_missing(x)
-        cross_moment = (x * weights[:, None]).T @ posterior.mean
+        cross_moment = x.T @ (posterior.mean * weights[:, None])
         if observed is None:
             n_entries = weight * x.shape[1]
         else:

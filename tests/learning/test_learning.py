@@ -84,8 +84,7 @@ def test_preconditioned_steps_find_a_higher_elbo_than_plain_em(generator):
         posterior = inference(x, current, start=posterior)
         record = Statistics.collect(posterior, x, current.dictionary, current.prior).normalized()
         prior_scale, noise_variance = optimal_scales(record)
-        precision = 1.0 / current.noise_variance
-        moved = preconditioned_step(current.dictionary, record, record, precision, 0.75)
+        moved = preconditioned_step(current, record, record, 1.0, 0.75)
         change = float((moved - current.dictionary).abs().max())
         current = SparseCodingModel(moved, prior_scale, noise_variance)
     assert change < 0.01

@@ -62,7 +62,7 @@ class EStepProblem:
         loading = model.dictionary * (weights.likelihood / model.noise_variance)
         prior_scale = model.prior.tempered_scale(model.prior_scale, weights.prior)
         seen, observed = split_missing(x)
-        hessian = model.dictionary.T @ loading
+        hessian = model.gram * (weights.likelihood / model.noise_variance)
         return cls(model.prior, prior_scale, model.dictionary, loading, hessian, seen @ loading, observed)
 
     def rows(self, index: Tensor) -> Self:
@@ -81,7 +81,7 @@ class EStepProblem:
     def diagonal(self) -> Tensor:
         """Return the diagonal of :meth:`hessian`: (H,) or (N, H)."""
         if self.observed is None:
-            return self.shared_hessian.diagonal()
+            return self.shared_hessian.diagonal().contiguous()  # elementwise work on strides is slow
         return self.observed @ (self.dictionary * self.loading)
 
     def curvature(self, mean: Tensor, scale: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class EStepProblem:
             gradient = torch.addmm(self.linear, mean, self.shared_hessian, beta=-1.0)
         else:
             gradient = (self.observed * (mean @ self.dictionary.T)) @ self.loading - self.linear
-        return gradient + majorizer * mean, majorizer
+        return gradient.addcmul_(majorizer, mean), majorizer
 
     def stationarity(self, posterior: Posterior) -> Tensor:
         """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation."""

@@ -152,8 +152,7 @@ class BatchEM:
             else:
                 momentum = self.momentum
             normalized = statistics.normalized()
-            precision = weights.likelihood / model.noise_variance
-            stepped = preconditioned_step(model.dictionary, normalized, normalized, precision, step_size)
+            stepped = preconditioned_step(model, normalized, normalized, weights.likelihood, step_size)
             model = replace(
                 model,
                 dictionary=unit_columns(stepped + momentum * (stepped - last)),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from entrosparse.model import unit_columns
+from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.statistics import Statistics
 
 _MAX_DETERMINED = 0.8
@@ -28,7 +28,7 @@ def exact_sweep(dictionary: Tensor, statistics: Statistics) -> Tensor:
 
 
 def preconditioned_step(
-    dictionary: Tensor, batch: Statistics, running: Statistics, precision: Tensor, step_size: float
+    model: SparseCodingModel, batch: Statistics, running: Statistics, likelihood: float, step_size: float
 ) -> Tensor:
     """Return the dictionary after one approximate Newton step on a minibatch.
 
@@ -41,19 +41,20 @@ def preconditioned_step(
 
     Parameters
     ----------
-    dictionary : Tensor of shape (D, H)
-        W̃.
+    model : SparseCodingModel
+        W̃ and σ².
     batch, running : Statistics
         Of the minibatch, for the gradient, and running averages, for the curvature; each of total weight 1.
-    precision : Tensor of shape ()
-        ``s = δ/σ²``.
+    likelihood : float
+        δ, in ``s = δ/σ²``.
     step_size : float
         1 would be a full Newton step.
     """
+    dictionary, precision = model.dictionary, likelihood / model.noise_variance
     second_moment = batch.second_moment.to(dictionary)
     gradient = batch.cross_moment.to(dictionary) - dictionary @ second_moment
     determined = (precision.double() * running.posterior_variance).clamp(max=_MAX_DETERMINED)
-    gain = (determined / (1.0 - determined)).to(dictionary) / torch.linalg.matrix_norm(dictionary, 2).square()
+    gain = (determined / (1.0 - determined)).to(dictionary) / model.gram_norm
     gradient = _tangent(dictionary, gradient)
     step = gradient + dictionary @ (gain[:, None] * (dictionary.T @ gradient))
     scale = running.second_moment.diagonal().to(dictionary)

@@ -82,10 +82,10 @@ class OnlineEM:
         batch = Statistics.collect(posterior, x, model.dictionary, model.prior, sample_weight)
         averages = state.average(batch, weights, (1.0 - progress) * self.memory)
         dictionary = preconditioned_step(
-            model.dictionary,
+            model,
             batch.normalized(),
             averages.statistics,
-            weights.likelihood / model.noise_variance,
+            weights.likelihood,
             scale * self.step_size * (1.0 - progress),
         )
         return state.follow(dictionary, averages)
