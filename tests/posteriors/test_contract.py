@@ -284,3 +284,10 @@ def test_low_rank_with_all_ranks_is_full(generator):
     z = torch.randn(N, H, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(low_rank.entropy(), full.entropy())
     torch.testing.assert_close(low_rank.log_prob(z), full.log_prob(z))
+
+
+def test_low_rank_bears_one_large_deviation_beside_small_ones(generator):
+    factor = torch.randn(1, 40, RANK, generator=generator) * 5e3
+    posterior = LowRank(torch.zeros(1, 40), factor, torch.full((1, 40), 0.1))
+    exact = LowRank(*(part.double() for part in (posterior.mean, posterior.factor, posterior.scale)))
+    torch.testing.assert_close(posterior.entropy().double(), exact.entropy(), rtol=1e-5, atol=1e-4)

@@ -32,10 +32,14 @@ class LowRank(Posterior):
 
     @cached_property
     def _capacitance(self) -> Tensor:
-        """Cholesky factor of ``I + Vᵀ diag(d⁻²) V``, shape (N, r, r), for both matrix lemmas."""
-        scaled = self.factor / self.scale.unsqueeze(-1)
+        """Cholesky factor of ``I + Vᵀ diag(d⁻²) V``, shape (N, r, r), for both matrix lemmas.
+
+        In float64, for one large deviation beside d would drown I.
+        """
+        scaled = (self.factor / self.scale.unsqueeze(-1)).double()
         gram = scaled.mT @ scaled
-        return torch.linalg.cholesky(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
+        identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        return torch.linalg.cholesky(gram + identity).to(self.factor)
 
     @property
     def noise_dimension(self) -> int:
