@@ -187,21 +187,33 @@ class GradientEM:
         if sample_weight is not None:
             raise InputError("the 'sample_weight' parameter must be None for GradientEM; got weights")
         model = state.model
-        mean = x.new_zeros(len(x), model.n_components)
-        log_scale = (0.5 * model.noise_variance.log()).expand_as(mean).clone()
-        dictionary = model.dictionary * state.length
-
-        def terms() -> ElboTerms:
-            return _terms(Diagonal(mean, log_scale.exp()), x, unit_columns(dictionary), weights, model.prior)
-
-        _Ascent(mean, log_scale, max_iterations=self.max_iterations)(terms)
-        dictionary.requires_grad_()
-        (gradient,) = torch.autograd.grad(terms().objective, dictionary)
+        posterior = self.infer(x, model, weights)
+        dictionary = (model.dictionary * state.length).requires_grad_()
+        objective = _terms(posterior, x, unit_columns(dictionary), weights, model.prior).objective
+        (gradient,) = torch.autograd.grad(objective, dictionary)
         with torch.no_grad():
             dictionary += scale * self.learning_rate * gradient
-            posterior = Diagonal(mean, log_scale.exp())
             model = _with_best_scales(model, posterior, x, unit_columns(dictionary))
             return GradientEMState(model, dictionary.norm(dim=0))
+
+    def infer(
+        self, x: Tensor, model: SparseCodingModel, weights: EntropyWeights = EntropyWeights()
+    ) -> Diagonal:
+        """Return the posteriors of a minibatch ``x`` (N, D), at the λ and σ² that are optimal for it.
+
+        Raises
+        ------
+        NumericalError
+            If the objective stops being finite.
+        """
+        mean = x.new_zeros(len(x), model.n_components)
+        log_scale = (0.5 * model.noise_variance.log()).expand_as(mean).clone()
+
+        def terms() -> ElboTerms:
+            return _terms(Diagonal(mean, log_scale.exp()), x, model.dictionary, weights, model.prior)
+
+        _Ascent(mean, log_scale, max_iterations=self.max_iterations)(terms)
+        return Diagonal(mean.detach(), log_scale.detach().exp())
 
 
 class _Ascent:
