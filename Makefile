@@ -36,8 +36,16 @@ results: $(READY)
 	$(BIN)/entrosparse reproduce all --out runs/results --resume
 	$(BIN)/python docs/make_results.py runs/results
 
-bench: $(READY)
-	@set -e; for script in benchmarks/main_job.py benchmarks/posteriors.py benchmarks/bars.py benchmarks/calibration.py benchmarks/imputation.py; do echo "$$script"; $(BIN)/python "$$script"; done
+# Speed beside other libraries, and what docs/performance.md shows; QUICK=1 for a rough look.
+bench: .venv/.bench
+	$(BIN)/python benchmarks/bench.py $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(BIN)/python benchmarks/document.py)
+	$(if $(QUICK),,$(BIN)/python benchmarks/calibration.py)
+	$(if $(QUICK),,$(BIN)/python benchmarks/imputation.py)
+
+.venv/.bench: requirements-bench.lock $(READY)
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -r requirements-bench.lock
+	touch $@
 
 # The environment, made when it is missing and brought up to date when the locked versions change.
 $(READY): requirements-dev.lock

@@ -16,9 +16,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, SimpleImputer
 
-from common import arguments
 from entrosparse import SparseCoding
 from entrosparse.data import default_images, load_images, prepare_images, random_patches
+from measuring import arguments
 
 SHARE = 0.3
 SIDE = 8

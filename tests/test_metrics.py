@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from entrosparse.metrics import dead_latents, gini, match_atoms
+from entrosparse.metrics import dead_latents, gini, localization, match_atoms
 from entrosparse.posteriors import Diagonal
 
 
@@ -49,3 +49,21 @@ def test_dead_latents(rng):
     scale = torch.tensor([0.5, 0.5, 1e-9]).double().expand(50, 3)
     assert dead_latents(Diagonal(mean, scale)).tolist() == [False, True, False]
     assert dead_latents(Diagonal(torch.zeros(4, 2), torch.ones(4, 2))).tolist() == [True, True]
+
+
+def test_localization_is_the_share_of_the_best_window(rng):
+    fields = rng.normal(size=(3, 9, 7))
+    expected = [
+        max((f[r : r + 4, c : c + 4] ** 2).sum() for r in range(6) for c in range(4)) / (f**2).sum()
+        for f in fields
+    ]
+    dictionary = torch.tensor(fields.reshape(3, -1).T)
+    np.testing.assert_allclose(localization(dictionary, (9, 7), window=4).numpy(), expected)
+
+
+def test_localization_of_the_extremes():
+    point, flat = torch.zeros(64, 1), torch.ones(64, 1)
+    point[13] = -3.0
+    assert localization(point, (8, 8)).item() == pytest.approx(1.0)
+    assert localization(flat, (8, 8)).item() == pytest.approx(25 / 64)
+    assert localization(torch.zeros(64, 1), (8, 8)).item() == 0.0

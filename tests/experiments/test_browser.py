@@ -42,6 +42,7 @@ def browser(tmp_path_factory):
 def test_the_page_works_without_a_network(browser, page, width, height):
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get_log("performance")  # forget what came before
     browser.get(page)
 
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")

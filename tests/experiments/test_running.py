@@ -20,6 +20,7 @@ from entrosparse.experiments.running import reproduce
 @dataclass(frozen=True)
 class ToyConfig(Config):
     answer: int = 42
+    several: tuple[int, ...] = (1, 2)
 
 
 class Toys:
@@ -71,7 +72,7 @@ def test_a_result_reads_back_as_it_was_found(toys, tmp_path):
     (result,) = load_results(tmp_path / "out")
     assert told == [result]
     assert (result.name, result.title, result.source, result.scale) == ("erf", "Toy erf", "Fig. 0", "smoke")
-    assert result.config == {"seed": 0, "images": None, "answer": 7}
+    assert result.config == {"seed": 0, "images": None, "answer": 7, "several": [1, 2]}
     assert result.claims == (Claim("the answer is 42", "42", "7", False),)
     assert result.tables == (Table("answers", "All of them.", ("who", "what"), (("toy", "7"),)),)
     assert [picture.files for picture in result.pictures] == [("one",), ("two-00", "two-01")]

@@ -508,7 +508,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     def _learning_solver(self) -> Inference:
         if not isinstance(self.covariance, str):
             return self.covariance
-        return learning_solver(self.covariance, self._rank)
+        return learning_solver(self.covariance, self._rank, self._n_components > self.n_features_in_)
 
     def _final_inference(self) -> Inference:
         if self._encoder is not None:

@@ -21,52 +21,16 @@ from entrosparse.experiments.base import (
     Table,
     draw_patches,
 )
-from entrosparse.inference import DiagonalInference
-from entrosparse.learning import OnlineEM, RunningState, evaluate, train
+from entrosparse.learning import OnlineEM, evaluate, train
 from entrosparse.learning.e_step import e_step
 from entrosparse.metrics import dead_latents, gini, localization
 from entrosparse.objectives import optimal_scales
 
 _KEPT, _ELBO = "γ = 2", "γ = 1"
 _COLOURS = {_KEPT: plots.ENTROPY_COLOURS["prior"], _ELBO: plots.ELBO_COLOUR}
-_ITERATIONS = 20  # of the E-step: with the six that do for H < D, σ² stays ten times too large
-_MEMORY = 10_000  # patches that λ and σ² are averaged over: they have far to go
-_FLOOR = 0.5  # of the data's root mean square: least λ while γ > 1
 _WATCHED = 64  # held-out patches that are looked at during learning
 _NEAR_ZERO = 0.1  # of the largest λ
 _TEXTURE = 0.4  # cycles per pixel: where the whitening filter cuts off
-
-
-@final
-@dataclass(frozen=True)
-class _FlooredEM:
-    """Online EM with a higher floor of λ while γ > 1.
-
-    The objective has then no upper bound: λ_h falls with the codes of latent h. The floor of online EM falls
-    with H too, and for H > D that is so low that latents hardly come back from it.
-    """
-
-    em: OnlineEM
-
-    def start(
-        self, x: Tensor, generator: torch.Generator, sample_weight: Tensor | None = None
-    ) -> RunningState:
-        return self.em.start(x, generator, sample_weight)
-
-    def step(
-        self,
-        state: RunningState,
-        x: Tensor,
-        weights: EntropyWeights,
-        progress: float,
-        scale: float = 1.0,
-        sample_weight: Tensor | None = None,
-    ) -> RunningState:
-        state = self.em.step(state, x, weights, progress, scale, sample_weight)
-        floor = _FLOOR * float(state.mean_square.sqrt()) if weights.prior > 1.0 else 0.0
-        return replace(
-            state, model=replace(state.model, prior_scale=state.model.prior_scale.clamp_min(floor))
-        )
 
 
 @final
@@ -89,7 +53,7 @@ class _Learned:
 
     @property
     def texture(self) -> Tensor:
-        return self.frequency > _TEXTURE
+        return self.near_zero & (self.frequency > _TEXTURE)
 
     @property
     def texture_energy(self) -> float:
@@ -145,9 +109,9 @@ def run(config: PatchConfig) -> Result:
     distributions = Picture(
         "distributions",
         "Prior scales by Eq. 11 from posteriors at the weight γ of learning, share of each field's energy in "
-        "its best 5 x 5 pixels, and mean frequency of its power spectrum. Dashed: below, λ counts as near "
-        f"zero; above, a field as a texture. While γ > 1 learning uses no λ below half the root mean square "
-        f"of the data, or all would fall to zero ({settings}).",
+        "its best 5 x 5 pixels, and mean frequency of its power spectrum. Dashed: what is below "
+        "counts as near zero, and if its frequency is above, as a texture. While γ > 1 learning uses no λ "
+        f"below about half the root mean square of the data, or all would fall to zero ({settings}).",
         (_draw(learned),),
     )
     return Result(
@@ -165,9 +129,8 @@ def _kept(epoch: float) -> EntropyWeights:
 
 
 def _learn(data: PatchData, config: PatchConfig, schedule: Schedule) -> _Learned:
-    inference = DiagonalInference(tolerance=0.0, max_iterations=_ITERATIONS)
     result = train(
-        _FlooredEM(OnlineEM(config.n_components, inference=inference, memory=_MEMORY)),
+        OnlineEM(config.n_components),
         data.train,
         data.heldout[:_WATCHED],
         epochs=config.epochs,
@@ -175,7 +138,7 @@ def _learn(data: PatchData, config: PatchConfig, schedule: Schedule) -> _Learned
         seed=config.seed,
     )
     model = result.model
-    statistics, marginals = e_step(data.test, model, inference, schedule(config.epochs))
+    statistics, marginals = e_step(data.test, model, result.inference, schedule(config.epochs))
     return _Learned(
         dictionary=model.dictionary,
         prior_scale=optimal_scales(statistics)[0],
@@ -210,16 +173,12 @@ def _claims(learned: Mapping[str, _Learned]) -> tuple[Claim, ...]:
             near_zero[_ELBO] > h / 2,
         ),
         Claim(
-            "approximately half of the fields are then high-frequency textures",
+            "approximately half of the fields are then high-frequency textures that contribute only "
+            "marginally to the reconstruction",
             "approximately half",
-            f"{textures[_ELBO]} of {h} above {_TEXTURE} cycles per pixel (γ = 2: {textures[_KEPT]})",
-            1 / 3 < textures[_ELBO] / h < 2 / 3,
-        ),
-        Claim(
-            "these contribute only marginally to the reconstruction",
-            "marginally",
-            f"{elbo.texture_energy:.1%} of the squared codes",
-            0 < elbo.texture_energy < 0.1,
+            f"{textures[_ELBO]} of {h} have λ near zero and more than {_TEXTURE} cycles per pixel, with "
+            f"{elbo.texture_energy:.1%} of the squared codes (γ = 2: {textures[_KEPT]})",
+            1 / 3 < textures[_ELBO] / h < 2 / 3 and elbo.texture_energy < 0.1,
         ),
         Claim(
             "with γ kept at 2 the fields are localized",

@@ -1,5 +1,6 @@
 """Running experiments into a folder, one subfolder each, such that what is finished stays."""
 
+import json
 import os
 import platform
 import secrets
@@ -64,7 +65,8 @@ def reproduce(
         )
     finished = {result.name: result for result in load_results(out)}
     for name in configs.keys() & finished.keys():
-        if (finished[name].scale, finished[name].config) != (scale, asdict(configs[name])):
+        settings_in_file = json.loads(json.dumps(asdict(configs[name])))
+        if (finished[name].scale, finished[name].config) != (scale, settings_in_file):
             raise InputError(
                 f"the 'out' parameter must be a folder whose results have the same settings; "
                 f"'{finished[name].path}' has others"

@@ -317,14 +317,14 @@ def _draw_decay(axes: Axes, steps: Sequence[int], curves: Mapping[str, tuple[Seq
     axes.set_yscale("log")
 
 
-SMALL = TheoremsConfig(n_patches=1000, n_heldout=1, n_components=32, patch_size=8, epochs=4000)
+SMALL = TheoremsConfig(n_patches=1000, n_heldout=1, n_components=32, patch_size=8, epochs=8000)
 EXPERIMENT = Experiment(
     title="Theorems 1 to 3: the ELBO, the entropies and their gradients",
     source="Section 2.2, 3.1, Appendix C",
     configs={
         "smoke": replace(SMALL, n_patches=100, n_components=8, epochs=200),
         "small": SMALL,
-        "paper": replace(SMALL, n_patches=5000, n_components=100, patch_size=16, epochs=10_000),
+        "paper": replace(SMALL, n_patches=5000, n_components=100, patch_size=16, epochs=20_000),
     },
     run=run,
 )

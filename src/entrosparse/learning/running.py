@@ -15,7 +15,7 @@ from entrosparse.statistics import Statistics
 _LEAST_BATCHES = 20.0
 NOISE_FLOOR = 1e-6  # of the data's mean square
 SCALE_FLOOR = 1e-6  # of the scale at which H equal latents make up the data
-_ANNEALING_SCALE_FLOOR = 0.3
+_ANNEALING_SCALE_FLOOR = 0.48  # of the data's root mean square
 
 
 @final
@@ -74,11 +74,13 @@ class RunningState:
         """Return the least λ, in units of the codes.
 
         Away from γ = δ = 1 a latent gains by shrinking to nothing (for γ > 1 objective (17) is unbounded),
-        and λ_h → 0 would keep its codes at zero ever after; so while annealing λ is kept above three tenths
-        of the scale at which H equal latents make up the data.
+        and λ_h → 0 would keep its codes at zero ever after; so while annealing λ is kept above about half the
+        data's root mean square. A floor that fell with H would let overcomplete latents sink too deep to come
+        back.
         """
-        share = torch.sqrt(self.mean_square * self.model.n_features / self.model.n_components)
-        return (SCALE_FLOOR if weights == EntropyWeights() else _ANNEALING_SCALE_FLOOR) * share
+        if weights != EntropyWeights():
+            return _ANNEALING_SCALE_FLOOR * self.mean_square.sqrt()
+        return SCALE_FLOOR * torch.sqrt(self.mean_square * self.model.n_features / self.model.n_components)
 
     def average(self, batch: Statistics, weights: EntropyWeights, memory: float = 0.0) -> Averages:
         """Return the averages with a minibatch in them, over ``memory`` data points or 20 minibatches."""

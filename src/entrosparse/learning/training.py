@@ -16,6 +16,7 @@ from entrosparse.learning.checkpoints import Checkpoints
 from entrosparse.learning.evaluation import evaluate
 from entrosparse.learning.history import EpochRecord as EpochRecord
 from entrosparse.learning.snapshots import Snapshot, Task
+from entrosparse.learning.threads import as_many_threads_as_help
 from entrosparse.metrics import dead_latents, gini
 from entrosparse.model import SparseCodingModel, check_data
 
@@ -234,27 +235,28 @@ def train(
         callback.on_resume(history, (len(history) - 1) * n_samples + position)
     else:
         report(0, weights_of[0])
-    for epoch in range(len(history) - 1, epochs):
-        before = generator.get_state()
-        order = torch.randperm(n_samples, generator=generator)
-        while position < n_samples:
-            started = time.perf_counter()
-            batch = order[position : position + batch_size].sort().values  # disks like it
-            x, weight = rows(data, batch), shares(batch)
-            samples_seen = epoch * n_samples + position
-            progress = max(0.0, samples_seen / n_samples - annealed) / (epochs - annealed)
-            size = len(batch) if weight is None else float(weight.sum())
-            if size > 0:
-                scale = min(1.0, size / batch_size)
-                state = learner.step(state, x, weights_of[epoch], progress, scale, weight)
-            position += len(batch)
-            seconds += time.perf_counter() - started
-            callback.on_batch(epoch * n_samples + position)
-            if checkpoints is not None and checkpoints.due:
-                checkpoints.save(Snapshot(state, before, position, seconds, history), task)
-        position = 0
-        if report(epoch + 1, weights_of[epoch]):
-            break
+    with as_many_threads_as_help(batch_size, sample.shape[1], state.model.n_components):
+        for epoch in range(len(history) - 1, epochs):
+            before = generator.get_state()
+            order = torch.randperm(n_samples, generator=generator)
+            while position < n_samples:
+                started = time.perf_counter()
+                batch = order[position : position + batch_size].sort().values  # disks like it
+                x, weight = rows(data, batch), shares(batch)
+                samples_seen = epoch * n_samples + position
+                progress = max(0.0, samples_seen / n_samples - annealed) / (epochs - annealed)
+                size = len(batch) if weight is None else float(weight.sum())
+                if size > 0:
+                    scale = min(1.0, size / batch_size)
+                    state = learner.step(state, x, weights_of[epoch], progress, scale, weight)
+                position += len(batch)
+                seconds += time.perf_counter() - started
+                callback.on_batch(epoch * n_samples + position)
+                if checkpoints is not None and checkpoints.due:
+                    checkpoints.save(Snapshot(state, before, position, seconds, history), task)
+            position = 0
+            if report(epoch + 1, weights_of[epoch]):
+                break
     if state.at_noise_floor:
         warnings.warn(
             "the noise variance reached its floor, so the ELBO has no upper bound on these data; use fewer "

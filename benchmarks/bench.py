@@ -1,0 +1,90 @@
+"""All measurements of speed in one run: prints the table, writes results.json and the plots.
+
+QUICK measures less of everything, so its figures are rougher; full runs write what docs/performance.md shows.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import device
+import learning
+import scaling
+import starting
+import steps
+from measuring import Line, draw_bench
+
+HERE = Path(__file__).parent
+GUARD = 0.25  # least share of matrix products in an EM epoch: below it something made the E-step slow
+MEASUREMENTS = {
+    "steps": steps.measure,
+    "starting": starting.measure,
+    "scaling": scaling.measure,
+    "learning": learning.measure,
+    "overcomplete": learning.measure_overcomplete,
+    "device": device.measure,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", help="folder or file; photographs that ship with scikit-image by default")
+    parser.add_argument("--quick", action="store_true", help="under four minutes")
+    parser.add_argument("--only", choices=MEASUREMENTS, help="one part; writes no file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = draw_bench(options.images, options.quick)
+    print(f"{len(bench.train):,} patches of 16 x 16 from {bench.source}; {len(bench.heldout):,} held out")
+    lines: list[Line] = []
+    curves: dict[str, object] = {}
+    for name, measure in MEASUREMENTS.items():
+        if options.only in (None, name):
+            started = time.perf_counter()
+            part = measure(bench)
+            lines += part.lines
+            curves |= part.curves
+            for line in part.lines:
+                print(in_words(line), flush=True)
+            print(f"  ({name}: {time.perf_counter() - started:.0f} s)", flush=True)
+    if options.only is None:
+        _write(bench, options.quick, lines, curves)
+    share = next((line.value for line in lines if line.name == "roofline"), 1.0)
+    if share < GUARD:
+        raise SystemExit(
+            f"an EM epoch takes {1 / share:.1f} times its matrix products; at most {1 / GUARD:.0f}"
+        )
+
+
+def in_words(line: Line) -> str:
+    verdict = {None: "", True: "met", False: "missed"}[line.met]
+    value = f"{line.value:.3g} {line.unit}"
+    return f"{line.name:<16}{line.work:<46}{value:>18}  {line.target:<7}{verdict:<8}{line.note}"
+
+
+def _write(bench, quick: bool, lines: list[Line], curves: dict[str, object]) -> None:
+    results = {
+        "data": f"{len(bench.train):,} patches of 16 x 16 pixels from {bench.source}",
+        "quick": quick,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {
+            name: version(name) for name in ("entrosparse", "torch", "numpy", "scikit-learn", "spams-bin")
+        },
+        "lines": [asdict(line) for line in lines],
+        "curves": curves,
+    }
+    target = HERE / ("results-quick.json" if quick else "results.json")
+    target.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What the measurements share: how things are timed, the data, and one line of the table."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from entrosparse.data import default_images, load_images, prepare_images, random_patches
+from entrosparse.learning import evaluate
+from entrosparse.learning.initialization import initial_model
+from entrosparse.model import SparseCodingModel
+from entrosparse.priors import PRIORS
+
+PATCH = 16
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of the table; ``target`` starts with ≥ or ≤, and is empty where none is set."""
+
+    name: str
+    work: str
+    value: float
+    unit: str
+    target: str = ""
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; None without one."""
+        if not self.target:
+            return None
+        bound = float(self.target[1:])
+        return self.value >= bound if self.target[0] == "≥" else self.value <= bound
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one measurement found: lines of the table, and what its plot needs."""
+
+    lines: list[Line]
+    curves: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """The work that is measured."""
+
+    train: np.ndarray
+    heldout: np.ndarray
+    source: str
+    quick: bool
+
+    @property
+    def test(self) -> torch.Tensor:
+        return torch.from_numpy(self.heldout)
+
+
+def draw_bench(images: str | None, quick: bool) -> Bench:
+    arrays = prepare_images(load_images(images) if images else default_images()).arrays
+    n_train, n_heldout = (10_240, 1024) if quick else (51_200, 4096)
+    train = random_patches(arrays, PATCH, n_train, rng=0)[:]
+    heldout = random_patches(arrays, PATCH, n_heldout, rng=1)[:]
+    return Bench(train, heldout, images or "photographs that come with scikit-image", quick)
+
+
+def seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    """Median time of some repeats, after one that does not count."""
+    work()
+    return statistics.median(_timed(work) for _ in range(repeats))
+
+
+def ratio(
+    work: Callable[[], object], reference: Callable[[], object], repeats: int = 7
+) -> tuple[float, float]:
+    """Median ratio of the times of two works done in turn, and the median time of the first."""
+    work(), reference()
+    pairs = [(_timed(work), _timed(reference)) for _ in range(repeats)]
+    return statistics.median(a / b for a, b in pairs), statistics.median(a for a, _ in pairs)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def with_dictionary(dictionary: np.ndarray, data: np.ndarray) -> SparseCodingModel:
+    """Return a model with these atoms, scaled to the data."""
+    sample = torch.from_numpy(data[:4096])
+    generator = torch.Generator().manual_seed(0)
+    return initial_model(sample, dictionary.shape[1], dictionary, PRIORS["laplace"], generator)
+
+
+def bound(dictionary: np.ndarray, bench: Bench) -> float:
+    """Held-out ELBO of a dictionary with converged diagonal posteriors, in nats per patch."""
+    return float(evaluate(with_dictionary(dictionary, bench.train), bench.test).terms.elbo)
+
+
+def principal_directions(data: np.ndarray, n_components: int) -> np.ndarray:
+    return np.linalg.svd(data - data.mean(axis=0), full_matrices=False)[2][:n_components].T.copy()
+
+
+def arguments(description: str, **defaults: int) -> argparse.Namespace:
+    """Parse ``--images``, ``--threads`` and the integers named in ``defaults``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", help="folder or file; photographs that ship with scikit-image by default")
+    for name, default in ({"threads": 1} | defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    return options

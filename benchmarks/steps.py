@@ -1,0 +1,165 @@
+"""How near one epoch, one E-step and one encoder step are to what the machine allows."""
+
+import numpy as np
+import torch
+
+from entrosparse.inference import (
+    DiagonalEncoder,
+    DiagonalInference,
+    FullInference,
+    LowRankEncoder,
+)
+from entrosparse.learning import AdamLearner, OnlineEM, train
+from entrosparse.model import SparseCodingModel
+from entrosparse.objectives import pointwise_elbo
+from measuring import Bench, Line, Part, ratio
+from peers import lasso_codes
+
+H, D, MINIBATCH = 100, 256, 512
+
+
+def measure(bench: Bench) -> Part:
+    model = train(OnlineEM(H), bench.train[:10_240], bench.heldout[:64], epochs=4).model
+    parts = (
+        encode(bench, model),
+        roofline(bench),
+        full_covariance(bench, model),
+        encoders(bench),
+        threads(bench),
+    )
+    return Part(
+        [line for part in parts for line in part.lines], {k: v for p in parts for k, v in p.curves.items()}
+    )
+
+
+def encode(bench: Bench, model: SparseCodingModel) -> Part:
+    """Posteriors within 1e-3 nats of the optimum, against lasso codes of the same patches."""
+    n = 2048 if bench.quick else 20_480
+    data = bench.train[:n]
+    x = torch.from_numpy(data)
+    exact = _elbos(x[:1024], model, DiagonalInference(1e-5, 20_000))
+    tolerance = next(
+        t for t in (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3)
+        if float((exact - _elbos(x[:1024], model, DiagonalInference(t))).max()) < 1e-3
+    )  # fmt: skip
+    infer = DiagonalInference(tolerance)
+
+    def ours() -> None:
+        for start in range(0, n, MINIBATCH):
+            infer(x[start : start + MINIBATCH], model)
+
+    penalty = float(model.noise_variance / model.prior_scale.mean())
+    lines = []
+    for name, theirs in lasso_codes(data, model.dictionary.numpy(), penalty).items():
+        times, took = ratio(theirs, ours, 3)
+        own = took / times / n * 1e6
+        note = f"{own:.0f} against {took / n * 1e6:.0f} µs a patch; every patch within 1e-3 nats"
+        lines.append(Line("encode", name, times, "x", "≥5" if "SPAMS" in name else "", note))
+    return Part(lines)
+
+
+def roofline(bench: Bench) -> Part:
+    """An EM epoch, over its own matrix products alone in the same shapes."""
+    learner, n = OnlineEM(H), 5120 if bench.quick else 20_480
+    x = torch.from_numpy(bench.train[:n])
+    iterations = learner.start(x[:1024], torch.Generator().manual_seed(0)).inference.max_iterations
+    W, G = torch.randn(D, H), torch.randn(H, H)
+
+    def products() -> None:
+        for start in range(0, n, MINIBATCH):
+            batch = x[start : start + MINIBATCH]
+            codes = batch @ W
+            for _ in range(iterations):
+                torch.mm(codes, G)
+            codes @ W.T, batch.T @ codes, codes.T @ codes
+            W.T @ W, W @ G, W.T @ W, W @ G
+
+    products_share, epoch = _epoch_over(learner, x, products)
+    note = f"{epoch / n * 51_200:.2f} s an epoch of 51,200 patches"
+    return Part([Line("roofline", "products' share of an EM epoch", products_share, "", "≥0.5", note)])
+
+
+def full_covariance(bench: Bench, model: SparseCodingModel) -> Part:
+    """The E-step with full covariances to 1e-3 nats, over its Cholesky factorisations alone."""
+    n = 128 if bench.quick else 512
+    x = bench.test[:n]
+    exact = _elbos(x, model, FullInference(1e-5, 100))
+    sweeps = next(
+        k for k in range(1, 20) if float((exact - _elbos(x, model, FullInference(0.0, k))).mean()) < 1e-3
+    )
+    infer = FullInference(0.0, sweeps)
+    precision = torch.eye(H) + model.dictionary.T @ model.dictionary
+    matrices = precision.expand(n, H, H).contiguous()
+    times, took = ratio(
+        lambda: infer(x, model), lambda: [torch.linalg.cholesky_ex(matrices) for _ in range(sweeps)], 3
+    )
+    note = f"{took / n * 1e6:.0f} µs a patch, {sweeps} sweeps"
+    return Part([Line("full covariance", "E-step over its factorisations", times, "x", "≤2", note)])
+
+
+def encoders(bench: Bench) -> Part:
+    """An Adam epoch of 204,800 patches, and the share of the matrix products in it."""
+    n = 5120 if bench.quick else 20_480
+    x = torch.from_numpy(bench.train[:n])
+    lines = []
+    for name, make in (("diagonal", DiagonalEncoder), ("low rank 5", LowRankEncoder)):
+        learner = AdamLearner(H, encoder=make)
+        encoder = learner.start(x[:1024], torch.Generator().manual_seed(0)).amortized.encoder
+        shapes = [tuple(p.shape) for p in encoder.parameters() if p.ndim == 2]
+
+        def products(shapes: list[tuple[int, ...]] = shapes) -> None:
+            for start in range(0, n, MINIBATCH):
+                batch = x[start : start + MINIBATCH]
+                for out, into in shapes:  # forward, and backward to input and weights
+                    w, a = torch.empty(out, into), torch.empty(len(batch), into)
+                    b = a @ w.T
+                    b @ w, b.T @ a
+                codes = batch @ (w := torch.empty(D, H))
+                for _ in range(3):
+                    codes @ w.T, batch.T @ codes, codes.T @ codes
+
+        share, epoch = _epoch_over(learner, x, products)
+        note = f"{epoch / n * 204_800:.1f} s an epoch of 204,800 patches"
+        lines.append(Line("encoder", f"{name}: products' share of an Adam epoch", share, "", "≥0.6", note))
+    return Part(lines)
+
+
+def threads(bench: Bench) -> Part:
+    """An EM epoch with the threads that are chosen by default, over one with a single thread."""
+    data = bench.train[:5120]
+
+    def epoch(n_threads: int | None) -> float:
+        before = torch.get_num_threads()
+        try:
+            if n_threads is not None:
+                torch.set_num_threads(n_threads)
+            return train(OnlineEM(H), data, bench.heldout[:64], epochs=1).history[-1].seconds
+        finally:
+            torch.set_num_threads(before)
+
+    torch.set_num_threads(2)
+    try:
+        rounds = [(epoch(None), epoch(1), epoch(2)) for _ in range(3 if bench.quick else 5)]
+    finally:
+        torch.set_num_threads(1)
+    chosen, single, both = (float(np.median(column)) for column in zip(*rounds, strict=True))
+    note = f"one thread {single:.3f} s, two {both:.3f} s"
+    return Part([Line("threads", "chosen by default, over one thread", chosen / single, "x", "≤1.1", note)])
+
+
+def _epoch_over(learner: object, x: torch.Tensor, products) -> tuple[float, float]:
+    from entrosparse.annealing import EntropyWeights
+
+    state = learner.start(x[:4096], torch.Generator().manual_seed(0))
+
+    def epoch() -> None:
+        nonlocal state
+        for start in range(0, len(x), MINIBATCH):
+            state = learner.step(state, x[start : start + MINIBATCH], EntropyWeights(), 0.5)
+
+    times, took = ratio(epoch, products)
+    return 1.0 / times, took
+
+
+def _elbos(x: torch.Tensor, model: SparseCodingModel, inference: object) -> torch.Tensor:
+    return pointwise_elbo(inference(x, model), x, model).double()
