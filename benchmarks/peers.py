@@ -57,18 +57,22 @@ def lasso_codes(
     columns, atoms = np.asfortranarray(data.T), np.asfortranarray(dictionary)
     return {
         "SPAMS lasso": lambda: lasso(columns, D=atoms, lambda1=penalty, numThreads=1),
-        "scikit-learn lasso_cd": lambda: sparse_encode(
-            data, dictionary.T, algorithm="lasso_cd", alpha=penalty, n_jobs=1
+        "scikit-learn lasso_cd": lambda: _quietly(
+            lambda: sparse_encode(data, dictionary.T, algorithm="lasso_cd", alpha=penalty, n_jobs=1)
         ),
     }
 
 
-def _timed(learn: Callable[[], np.ndarray]) -> Learned:
+def _quietly(work: Callable[[], np.ndarray]) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        started = time.perf_counter()
-        dictionary = np.array(learn(), dtype=np.float32)
-        took = time.perf_counter() - started
+        return work()
+
+
+def _timed(learn: Callable[[], np.ndarray]) -> Learned:
+    started = time.perf_counter()
+    dictionary = np.array(_quietly(learn), dtype=np.float32)
+    took = time.perf_counter() - started
     length = np.linalg.norm(dictionary, axis=0)
     unused = length == 0
     dictionary[:, unused] = np.random.default_rng(0).normal(size=(len(dictionary), unused.sum()))

@@ -83,7 +83,7 @@ def full_covariance(bench: Bench, model: SparseCodingModel) -> Part:
     """The E-step with full covariances to 1e-3 nats, over its Cholesky factorisations alone."""
     n = 128 if bench.quick else 512
     x = bench.test[:n]
-    exact = _elbos(x, model, FullInference(1e-5, 100))
+    exact = _elbos(x, model, FullInference(1e-4, 100))
     sweeps = next(
         k for k in range(1, 20) if float((exact - _elbos(x, model, FullInference(0.0, k))).mean()) < 1e-3
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from entrosparse.experiments.results import SavedResult, load_results
 
 DOCS = Path(__file__).parent
-PICTURES = {"optimization": "elbo", "annealing-fields": "prior"}
+PICTURES = {"optimization": "elbo", "annealing-fields": "prior-annealing"}
 
 
 def main(folder: str) -> None:

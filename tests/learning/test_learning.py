@@ -190,3 +190,15 @@ def test_bad_arguments_are_named(change, message):
     arguments = {"learner": OnlineEM(2), "data": np.ones((5, 3)), "heldout": np.ones((5, 3))} | change
     with pytest.raises(InputError, match=message):
         train(**arguments)
+
+
+def test_overcomplete_learning_gains_by_long_e_steps_and_a_short_memory(generator):
+    """Which it has by default."""
+    model = make_model(6, 14, generator, torch.float32)
+    data, heldout = (model.sample(n, generator)[0].numpy() for n in (4000, 200))
+    as_for_few = OnlineEM(14, inference=DiagonalInference(tolerance=0.0, max_iterations=6), memory=100_000)
+    default, plain = (
+        train(learner, data, heldout, epochs=10, batch_size=100) for learner in (OnlineEM(14), as_for_few)
+    )
+    assert default.model.noise_variance < 0.95 * plain.model.noise_variance
+    assert default.history[-1].elbo > plain.history[-1].elbo + 0.1
