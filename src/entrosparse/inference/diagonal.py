@@ -16,7 +16,7 @@ from entrosparse.inference.problem import EStepProblem, check_finite, warn_unfin
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
 
-_CHECK_EVERY = 10
+_CHECK_EVERY = 5
 _MAX_HALF_STEP = 0.5  # on log τ
 
 
@@ -80,8 +80,8 @@ class DiagonalInference:
         return result
 
     def rows_at_once(self, n_components: int) -> int:
-        """Return how many data points to infer together so that memory stays bounded."""
-        return max(1, 2**23 // n_components)
+        """Return how many data points to infer together so that they stay near the processor."""
+        return max(1, 2**18 // n_components)
 
     def _until_stationary(self, problem: EStepProblem, step_curvature: Tensor, state: "_State") -> Diagonal:
         mean, scale = state.mean.clone(), state.scale.clone()
