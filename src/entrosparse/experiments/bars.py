@@ -126,7 +126,7 @@ def _claims(runs: Mapping[str, Sequence[_Run]]) -> tuple[Claim, ...]:
     n_joint, n_batch = (sum(run.found for run in of) for of in (joint, batch))
     agreement = binomtest(n_joint, len(joint), _PAPER).pvalue
     worst = min((run.excess for of in runs.values() for run in of if run.found), default=float("-inf"))
-    falls = max(-np.diff(run.history["elbo"]).min(initial=0.0) for run in joint)
+    falls = max(abs(np.diff(run.history["elbo"]).min(initial=0.0)) for run in joint)
     return (
         Claim(
             "joint L-BFGS with full covariance finds all bars in about 70 % of the runs",
