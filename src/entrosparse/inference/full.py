@@ -59,9 +59,12 @@ class FullInference:
             _, cholesky, curvature = precision_of(part.hessian(), part.curvature(nu, tau))
             inverse = triangular_inverse(cholesky)
             step = inverse.mT @ (inverse @ part.gradient(nu, tau)[0].unsqueeze(-1))
-            target = inverse.square().sum(-2).sqrt()
+            target = torch.linalg.vector_norm(inverse, dim=-2)
             nu, tau, free = region.move(rows, nu, step.squeeze(-1), tau, target)
-            mean[rows], scale[rows], factor[rows] = nu, tau, inverse.mT
+            if len(rows) == len(mean):
+                mean, scale, factor = nu, tau, inverse.mT
+            else:
+                mean[rows], scale[rows], factor[rows] = nu, tau, inverse.mT
             if self.tolerance <= 0.0:
                 continue
             by_mean = (target * part.gradient(nu, target)[0]).abs().amax(1)

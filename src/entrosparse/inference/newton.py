@@ -58,7 +58,8 @@ def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Te
         * torch.diagonal(hessian, dim1=-2, dim2=-1).amax(-1, keepdim=True)
     )
     curvature = curvature.clamp_min(rounding)
-    precision = hessian + torch.diag_embed(curvature)
+    precision = hessian.expand(*curvature.shape, -1).clone()
+    torch.diagonal(precision, dim1=-2, dim2=-1).add_(curvature)
     return precision, cholesky_of(precision), curvature
 
 
