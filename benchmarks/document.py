@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import NullLocator
+
 from entrosparse import plots
 from measuring import Line
 
@@ -11,7 +13,8 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 TEXT = """# Performance
 
-`make bench` took these figures, in one run on a shared machine ({machine}; {versions}), from {data},
+`make bench` took these figures, in one run on a shared machine ({machine}; {versions}),
+from {data},
 whitened, float32, D = 256, H = 100 and one thread unless said; `python benchmarks/document.py` wrote this
 page. Seconds hold for that machine only: read the ratios, which compare works done in turn in one
 process.
@@ -37,9 +40,9 @@ process.
   factorisations of as many matrices.
 - **overcomplete**: as time to bound, at H = 400; the iterations are those of a cold start.
 - **encoder**: an Adam epoch over the products of its forward and backward passes and of the statistics.
-- **scaling**: an epoch of N rows streamed from disk (D = 64, H = 32; memory is what the process holds at
-  the end that no file backs), and one step of 512 rows for H and D; exponents are slopes of straight
-  lines in log-log.
+- **scaling**: an epoch of N rows streamed from disk (D = 64, H = 32; memory is what the process holds
+  at the end that no file backs), and one step of 512 rows for H and D, where an E-step has 20
+  iterations if H > D, and 6 else; exponents are slopes of straight lines in log-log.
 - **threads**: an epoch of 5,120 patches with two threads allowed, over one with a single thread.
 - **start-up**: new processes in turn; the import is that of `torch` and a model class, less that of
   `torch`.
@@ -74,47 +77,65 @@ def row(line: Line) -> str:
 
 
 def draw_learning(curves: dict[str, Any]) -> Any:
-    figure, grid = plots.panels(1, 2, (10.0, 4.0))
-    for axes, suffix in zip(grid, ("", ", H = 400"), strict=True):
-        floor, groups = curves[f"PCA{suffix}"], curves[f"learning{suffix}"]
-        ours = [curve for name, curve in groups.items() if name.startswith("online EM")]
-        for k, curve in enumerate(ours):
-            label = "online EM, runs of several lengths" if k == 0 else None
-            _draw(axes, curve, floor, plots.ELBO_COLOUR, label, "-")
-        theirs = {name: curve for name, curve in groups.items() if not name.startswith("online EM")}
-        for (name, curve), colour in zip(theirs.items(), plots.PALETTE[1:], strict=False):
-            _draw(axes, curve, floor, colour, name, "-" if "EM" in name else "o")
-        axes.axhline(0.0, color=plots.PAPER_COLOUR, linestyle="--", linewidth=1)
-        axes.set(xscale="log", xlabel=f"seconds of learning{suffix}", ylim=(-8, None))
-        plots.add_legend(axes, loc="lower right")
-    grid[0].set_ylabel("held-out ELBO above PCA (nats per patch)")
+    figure, (few, many) = plots.panels(1, 2, (11.0, 3.9))
+    _draw_learners(few, curves["learning"], curves["PCA"])
+    _draw_learners(many, curves["learning, H = 400"], 0.0)  # 256 principal directions leave no noise
+    few.axhline(0.0, color=plots.PAPER_COLOUR, linestyle="--", linewidth=1)
+    few.set(ylabel="held-out ELBO above PCA (nats per patch)", xlabel="seconds of learning, H = 100")
+    few.set_ylim(bottom=-8)
+    many.set(ylabel="held-out ELBO (nats per patch)", xlabel="seconds of learning, H = 400")
+    many.legend(
+        *few.get_legend_handles_labels(),
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=plots.INK,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+    )
     return figure
 
 
-def _draw(
-    axes: Any, curve: list[list[float]], floor: float, colour: str, label: str | None, style: str
-) -> None:
-    points = [(seconds, elbo - floor) for seconds, elbo in curve if seconds > 0]
-    axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=5, linewidth=1.4)
+def _draw_learners(axes: Any, curves: dict[str, Any], floor: float) -> None:
+    others = iter(plots.PALETTE[1:])
+    for name, curve in curves.items():
+        ours = name.startswith("online EM")
+        first = ours and name.endswith(" 1 epochs")
+        points = [(seconds, elbo - floor) for seconds, elbo in curve if seconds > 0]
+        axes.plot(
+            *zip(*points, strict=True),
+            "o-" if "EM" in name else "o",
+            color=plots.ELBO_COLOUR if ours else COLOURS.setdefault(name, next(others)),
+            label="online EM, runs of several lengths" if first else None if ours else name,
+            markersize=4,
+            linewidth=1.3,
+        )
+    axes.set_xscale("log")
+
+
+COLOURS: dict[str, str] = {}
+"""Colour of each peer, the same in all panels."""
 
 
 def draw_scaling(scaling: dict[str, dict[str, float]]) -> Any:
-    figure, grid = plots.panels(1, 3, (10.0, 3.4))
+    figure, grid = plots.panels(1, 3, (11.0, 3.4))
     words = {"N": "s an epoch, streamed", "H": "s a step of 512, D = 256", "D": "s a step of 512, H = 100"}
     for axes, (name, times) in zip(grid, scaling.items(), strict=True):
-        axes.loglog([float(size) for size in times], list(times.values()), "o-", color=plots.ELBO_COLOUR)
+        sizes = [float(size) for size in times]
+        axes.loglog(sizes, list(times.values()), "o-", color=plots.ELBO_COLOUR)
         axes.set(xlabel=name, ylabel=words[name])
+        axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], fontsize=7.5)
+        axes.xaxis.set_minor_locator(NullLocator())
     return figure
 
 
 def draw_roofline(lines: list[Line]) -> Any:
     shares = {line.work: line for line in lines if "products' share" in line.work}
-    figure, (axes,) = plots.panels(1, 1, (7.0, 2.2))
+    figure, (axes,) = plots.panels(1, 1, (8.5, 2.2))
     names = list(shares)
     axes.barh(names, [shares[name].value for name in names], color=plots.ELBO_COLOUR, height=0.5)
     for k, name in enumerate(names):
         axes.plot([float(shares[name].target[1:])] * 2, [k - 0.4, k + 0.4], color=plots.INK, linewidth=2)
-    axes.set(xlim=(0, 1), xlabel="time of the matrix products alone / time of the work (bar: to reach)")
+    axes.set(xlim=(0, 1), xlabel="matrix products alone / whole work (line: to reach)")
     axes.invert_yaxis()
     return figure
 
