@@ -17,7 +17,7 @@ from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
 
 _CHECK_EVERY = 5
-_MAX_HALF_STEP = 0.5  # on log τ
+_MAX_LOG_STEP = 1.0
 
 
 @final
@@ -135,6 +135,6 @@ def _iterate(problem: EStepProblem, step_curvature: Tensor, state: _State) -> _S
     share, slope = problem.prior.precision_share(mean, state.scale, problem.prior_scale)
     of_data = state.scale.square().mul_(problem.diagonal())
     slope.add_(of_data, alpha=2.0)
-    half = share.add_(of_data).sub_(1.0).div_(slope).mul_(0.5).clamp_(-_MAX_HALF_STEP, _MAX_HALF_STEP)
-    scale = state.scale * (1.0 - half) / (1.0 + half)  # exp(-2 half) to second order, in half the time
+    log_step = share.add_(of_data).sub_(1.0).div_(slope).neg_().clamp_(-_MAX_LOG_STEP, _MAX_LOG_STEP)
+    scale = log_step.exp_().mul_(state.scale)
     return _State(mean, scale, torch.addcmul(mean, inertia, step), momentum)
