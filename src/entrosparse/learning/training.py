@@ -228,14 +228,14 @@ def train(
         history.append(record)
         return bool(callback.on_epoch(state.model, record))
 
-    if checkpoints is not None and (resumed := checkpoints.resume(task, one_step_on)) is not None:
-        state, history = resumed.state, resumed.history
-        seconds, position = resumed.seconds, resumed.position
-        generator.set_state(resumed.generator)
-        callback.on_resume(history, (len(history) - 1) * n_samples + position)
-    else:
-        report(0, weights_of[0])
     with as_many_threads_as_help(batch_size, sample.shape[1], state.model.n_components):
+        if checkpoints is not None and (resumed := checkpoints.resume(task, one_step_on)) is not None:
+            state, history = resumed.state, resumed.history
+            seconds, position = resumed.seconds, resumed.position
+            generator.set_state(resumed.generator)
+            callback.on_resume(history, (len(history) - 1) * n_samples + position)
+        else:
+            report(0, weights_of[0])
         for epoch in range(len(history) - 1, epochs):
             before = generator.get_state()
             order = torch.randperm(n_samples, generator=generator)
