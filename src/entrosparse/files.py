@@ -2,7 +2,9 @@
 
 import os
 import secrets
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,4 +37,29 @@ def write_atomically(path: str | os.PathLike[str], writer: Callable[[BinaryIO], 
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a folder aside to fill, and put it in place in one step when it is complete, or never.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder to make; it must not exist, and the folder that it is in must.
+
+    Raises
+    ------
+    OSError
+        When the folder cannot be made; nothing is left of it then.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    try:
+        aside.mkdir()
+        yield aside
+        aside.rename(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
         raise

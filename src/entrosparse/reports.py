@@ -1,16 +1,15 @@
 """The report of a run: one page that needs nothing but itself."""
 
-import base64
 import io
 from dataclasses import asdict
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from entrosparse import plots
 from entrosparse.files import write_atomically
+from entrosparse.html import inline_svg, png_address, render
 from entrosparse.inference import DiagonalInference
 from entrosparse.runs import Run, summarise
 
@@ -28,12 +27,12 @@ def write_report(run: Run) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", transparent=True)
     fields = image.getvalue()
-    page = _render(run, fields).encode()
+    page = _render(run, fields)
     write_atomically(run.path / "fields.png", lambda file: file.write(fields))
     write_atomically(run.path / "report.html", lambda file: file.write(page))
 
 
-def _render(run: Run, fields: bytes) -> str:
+def _render(run: Run, fields: bytes) -> bytes:
     """Return the page as HTML, with its figures inside."""
     history = run.history
     epochs = [record.epoch for record in history]
@@ -43,19 +42,13 @@ def _render(run: Run, fields: bytes) -> str:
         "likelihood": [record.likelihood_entropy for record in history],
     }
     annealed = [(record.gamma, record.delta) != (1.0, 1.0) for record in history]
-    environment = Environment(
-        loader=PackageLoader("entrosparse"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         info=run.info,
         headlines=summarise(run),
         settings=asdict(run.info.config),
         n_examples=len(run.examples),
-        fields=base64.b64encode(fields).decode(),
+        fields=png_address(fields),
         elbo=_svg(plots.draw_elbo(epochs, [record.elbo for record in history], annealed)),
         entropies=_svg(plots.draw_entropies(epochs, entropies)),
         prior_scales=_svg(plots.draw_prior_scales(run.model.prior_scale.numpy())),
@@ -78,5 +71,4 @@ def _svg(figure: Figure) -> Markup:
     text = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(text, format="svg", metadata=metadata)
-    svg = text.getvalue()
-    return Markup(svg[svg.index("<svg") :].replace(plots.INK, "currentColor"))
+    return inline_svg(text.getvalue())

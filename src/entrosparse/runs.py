@@ -23,8 +23,6 @@ import csv
 import io
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -35,7 +33,7 @@ import numpy as np
 
 from entrosparse.config import FitConfig
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.files import write_atomically
+from entrosparse.files import whole_folder, write_atomically
 from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel
 
@@ -143,17 +141,11 @@ class RunWriter:
 
     def _create(self, model: SparseCodingModel, history: list[EpochRecord]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_name(f".{self.path.name}.partial-{secrets.token_hex(4)}")
-        try:
-            aside.mkdir()
+        with whole_folder(self.path) as aside:
             text = json.dumps({"format": FORMAT, **asdict(self._info)}, indent=2, ensure_ascii=False) + "\n"
             write_atomically(aside / "config.json", lambda file: file.write(text.encode()))
             write_atomically(aside / "examples.npz", self._write_examples)
             _write_epoch(aside, model, history)
-            aside.rename(self.path)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
 
     def _write_examples(self, file: BinaryIO) -> None:
         np.savez(file, patches=self._examples)

@@ -3,11 +3,8 @@
 import json
 import os
 import platform
-import secrets
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +17,7 @@ from entrosparse.experiments import get_experiment
 from entrosparse.experiments.base import SCALES, Config
 from entrosparse.experiments.pages import write_page
 from entrosparse.experiments.results import SavedResult, load_result, load_results, write_result
+from entrosparse.files import whole_folder
 
 
 def reproduce(
@@ -90,7 +88,7 @@ def reproduce(
             "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores, "
             f"{torch.get_num_threads()} used",
         }
-        with _whole_folder(out / name) as folder:
+        with whole_folder(out / name) as folder:
             write_result(folder, header, result)
             write_page(folder, [load_result(folder)])
         report(load_result(out / name))
@@ -100,16 +98,3 @@ def reproduce(
 
 def _configured(config: Config, settings: Mapping[str, Any]) -> Config:
     return replace(config, **{name: value for name, value in settings.items() if hasattr(config, name)})
-
-
-@contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to fill, and put it in place when it is complete."""
-    aside = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
-    try:
-        aside.mkdir()
-        yield aside
-        aside.rename(path)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
