@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-import torch
-
 from entrosparse.inference import DiagonalInference
 from entrosparse.learning import GradientEM, OnlineEM, evaluate, train
 from entrosparse.model import SparseCodingModel
-from measuring import Bench, Line, Part, bound, principal_directions, with_dictionary
+from measuring import Bench, Line, Part, bound, elbos, principal_directions, with_dictionary
 from peers import PENALTIES, Learned, fast_ica, scikit_learn, spams
 
 H = 100
@@ -72,15 +70,11 @@ def measure_overcomplete(bench: Bench) -> Part:
 def _iterations(bench: Bench, model: SparseCodingModel) -> Line:
     """Count the iterations after which the ELBO is within 1e-2 nats of its converged value."""
     x = bench.test[:1024]
-    best = _elbo(x, model, DiagonalInference(1e-5, 20_000))
-    steps = next(n for n in range(5, 2000, 5) if best - _elbo(x, model, DiagonalInference(0.0, n)) < 1e-2)
+    best = elbos(x, model, DiagonalInference(1e-5, 20_000)).mean()
+    steps = next(
+        n for n in range(5, 2000, 5) if best - elbos(x, model, DiagonalInference(0.0, n)).mean() < 1e-2
+    )
     return Line("overcomplete", "H = 400, E-step iterations to 1e-2 nats", steps, "iterations")
-
-
-def _elbo(x: torch.Tensor, model: SparseCodingModel, inference: DiagonalInference) -> float:
-    from entrosparse.objectives import pointwise_elbo
-
-    return float(pointwise_elbo(inference(x, model), x, model).double().mean())
 
 
 def _our_runs(bench: Bench, n_components: int, runs: tuple[int, ...]) -> dict[int, list[tuple[float, float]]]:

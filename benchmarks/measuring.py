@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from entrosparse.data import default_images, load_images, prepare_images, random_patches
+from entrosparse.inference import Inference
 from entrosparse.learning import evaluate
 from entrosparse.learning.initialization import initial_model
 from entrosparse.model import SparseCodingModel
+from entrosparse.objectives import pointwise_elbo
 from entrosparse.priors import PRIORS
 
 PATCH = 16
@@ -100,6 +102,11 @@ def with_dictionary(dictionary: np.ndarray, data: np.ndarray) -> SparseCodingMod
 def bound(dictionary: np.ndarray, bench: Bench) -> float:
     """Held-out ELBO of a dictionary with converged diagonal posteriors, in nats per patch."""
     return float(evaluate(with_dictionary(dictionary, bench.train), bench.test).terms.elbo)
+
+
+def elbos(x: torch.Tensor, model: SparseCodingModel, inference: Inference) -> torch.Tensor:
+    """ELBO of each data point by its inferred posterior, in nats, shape (N,)."""
+    return pointwise_elbo(inference(x, model), x, model).double()
 
 
 def principal_directions(data: np.ndarray, n_components: int) -> np.ndarray:

@@ -11,8 +11,7 @@ from entrosparse.inference import (
 )
 from entrosparse.learning import AdamLearner, OnlineEM, train
 from entrosparse.model import SparseCodingModel
-from entrosparse.objectives import pointwise_elbo
-from measuring import Bench, Line, Part, ratio
+from measuring import Bench, Line, Part, elbos, ratio
 from peers import lasso_codes
 
 H, D, MINIBATCH = 100, 256, 512
@@ -37,10 +36,10 @@ def encode(bench: Bench, model: SparseCodingModel) -> Part:
     n = 2048 if bench.quick else 20_480
     data = bench.train[:n]
     x = torch.from_numpy(data)
-    exact = _elbos(x[:1024], model, DiagonalInference(1e-5, 20_000))
+    exact = elbos(x[:1024], model, DiagonalInference(1e-5, 20_000))
     tolerance = next(
         t for t in (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3)
-        if float((exact - _elbos(x[:1024], model, DiagonalInference(t))).max()) < 1e-3
+        if float((exact - elbos(x[:1024], model, DiagonalInference(t))).max()) < 1e-3
     )  # fmt: skip
     infer = DiagonalInference(tolerance)
 
@@ -83,9 +82,9 @@ def full_covariance(bench: Bench, model: SparseCodingModel) -> Part:
     """The E-step with full covariances to 1e-3 nats, over its Cholesky factorisations alone."""
     n = 128 if bench.quick else 512
     x = bench.test[:n]
-    exact = _elbos(x, model, FullInference(1e-4, 100))
+    exact = elbos(x, model, FullInference(1e-4, 100))
     sweeps = next(
-        k for k in range(1, 20) if float((exact - _elbos(x, model, FullInference(0.0, k))).mean()) < 1e-3
+        k for k in range(1, 20) if float((exact - elbos(x, model, FullInference(0.0, k))).mean()) < 1e-3
     )
     infer = FullInference(0.0, sweeps)
     precision = torch.eye(H) + model.dictionary.T @ model.dictionary
@@ -159,7 +158,3 @@ def _epoch_over(learner: object, x: torch.Tensor, products) -> tuple[float, floa
 
     times, took = ratio(epoch, products)
     return 1.0 / times, took
-
-
-def _elbos(x: torch.Tensor, model: SparseCodingModel, inference: object) -> torch.Tensor:
-    return pointwise_elbo(inference(x, model), x, model).double()
