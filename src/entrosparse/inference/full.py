@@ -1,7 +1,8 @@
 """The E-step for full posteriors: H numbers a data point, one batched Cholesky factorization a sweep.
 
-At the optimum T⁻¹ = s G + diag(c), and the same matrix is the Hessian in ν at fixed T. So its Cholesky factor
-gives the Newton step for ν and the new T together, and between sweeps only ν and the diagonal of T are kept.
+At the optimum T⁻¹ = s G + diag(c), and the same matrix is the Hessian in ν at fixed T. So the inverse of its
+Cholesky factor gives the Newton step for ν and the new T together, and between sweeps only ν and the diagonal
+of T are kept.
 """
 
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference.diagonal import DiagonalInference
-from entrosparse.inference.newton import TrustRegion, precision_of, triangular_inverse
+from entrosparse.inference.newton import TrustRegion, inverse_cholesky_of, precision_of
 from entrosparse.inference.problem import EStepProblem, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Full, Posterior
+
+_CACHED = 2**19  # numbers in the matrices that a CPU works on at once, which its cache should hold
 
 
 @final
@@ -49,36 +52,36 @@ class FullInference:
         """
         problem = EStepProblem.of(x, model, weights)
         if start is None:
-            start = DiagonalInference(tolerance=0.0, max_iterations=20)(x, model, weights)
+            start = DiagonalInference(tolerance=0.0, max_iterations=5)(x, model, weights)
         mean, scale = start.mean.clone(), start.marginal_scale().clone()
-        factor = mean.new_empty(*mean.shape, mean.shape[1])
-        rows, region = torch.arange(len(mean), device=mean.device), TrustRegion(mean)
+        inverses = mean.new_empty(*mean.shape, mean.shape[1])
+        at_once = max(1, _CACHED // mean.shape[1] ** 2 if mean.device.type == "cpu" else len(mean))
+        region, n_left = TrustRegion(mean), 0
 
-        for _ in range(self.max_iterations):
-            nu, tau, part = mean[rows], scale[rows], problem.rows(rows)
-            _, cholesky, curvature = precision_of(part.hessian(), part.curvature(nu, tau))
-            inverse = triangular_inverse(cholesky)
-            step = inverse.mT @ (inverse @ part.gradient(nu, tau)[0].unsqueeze(-1))
-            target = torch.linalg.vector_norm(inverse, dim=-2)
-            nu, tau, free = region.move(rows, nu, step.squeeze(-1), tau, target)
-            if len(rows) == len(mean):
-                mean, scale, factor = nu, tau, inverse.mT
-            else:
-                mean[rows], scale[rows], factor[rows] = nu, tau, inverse.mT
-            if self.tolerance <= 0.0:
-                continue
-            by_mean = (target * part.gradient(nu, target)[0]).abs().amax(1)
-            change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is what is left
-            residual = torch.maximum(by_mean, (target.square() * change).sum(1))
-            region.report(rows, residual, free)
-            rows = rows[residual > self.tolerance]
-            if len(rows) == 0:
-                break
-        else:
-            if self.tolerance > 0.0:
-                warn_unfinished(len(rows), len(mean), self.tolerance, self.max_iterations)
+        for rows in torch.split(torch.arange(len(mean), device=mean.device), at_once):
+            for _ in range(self.max_iterations):
+                nu, tau, part = mean[rows], scale[rows], problem.rows(rows)
+                precision, curvature = precision_of(part.hessian(), part.curvature(nu, tau))
+                inverse = inverse_cholesky_of(precision)
+                gradient = part.gradient(nu, tau)[0].unsqueeze(1)  # rows times matrices are the fast products
+                step = (gradient @ inverse.mT @ inverse).squeeze(1)
+                target = inverse.square().sum(1).sqrt()  # a norm along columns is ten times slower
+                nu, tau, free = region.move(rows, nu, step, tau, target)
+                mean[rows], scale[rows], inverses[rows] = nu, tau, inverse
+                if self.tolerance <= 0.0:
+                    continue
+                by_mean = (target * part.gradient(nu, target)[0]).abs().amax(1)
+                change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is what is left
+                residual = torch.maximum(by_mean, (target.square() * change).sum(1))
+                region.report(rows, residual, free)
+                rows = rows[residual > self.tolerance]
+                if len(rows) == 0:
+                    break
+            n_left += len(rows)
+        if self.tolerance > 0.0 and n_left > 0:
+            warn_unfinished(n_left, len(mean), self.tolerance, self.max_iterations)
         check_finite(mean, scale)
-        return Full(mean, factor)
+        return Full(mean, inverses.mT)
 
     def rows_at_once(self, n_components: int) -> int:
         """Return how many data points to infer together so that memory stays bounded."""

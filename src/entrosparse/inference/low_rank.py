@@ -17,7 +17,7 @@ from torch import Tensor
 from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import InputError
 from entrosparse.inference.diagonal import DiagonalInference
-from entrosparse.inference.newton import TrustRegion, precision_of
+from entrosparse.inference.newton import TrustRegion, cholesky_of, precision_of
 from entrosparse.inference.problem import EStepProblem, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import LowRank, Posterior
@@ -70,7 +70,7 @@ class LowRankInference:
             )
         problem = EStepProblem.of(x, model, weights)
         if start is None:
-            start = DiagonalInference(tolerance=0.0, max_iterations=20)(x, model, weights)
+            start = DiagonalInference(tolerance=0.0, max_iterations=5)(x, model, weights)
         mean, tau = start.mean.clone(), start.marginal_scale().clone()
         scale = (problem.diagonal() + problem.curvature(mean, tau)).rsqrt()
         weakest = torch.linalg.eigh(problem.shared_hessian).eigenvectors[:, : self.rank]
@@ -81,7 +81,8 @@ class LowRankInference:
 
         for _ in range(self.max_iterations):
             nu, part, independent = mean[rows], problem.rows(rows), scale[rows]
-            precision, cholesky, _ = precision_of(part.hessian(), part.curvature(nu, tau[rows]))
+            precision, _ = precision_of(part.hessian(), part.curvature(nu, tau[rows]))
+            cholesky = cholesky_of(precision)
             gradient = part.gradient(nu, tau[rows])[0].unsqueeze(-1)
             directions, lengths = self._ritz(precision, cholesky, basis[rows], independent)
             vectors = independent.unsqueeze(-1) * directions * lengths.unsqueeze(-2)

@@ -1,6 +1,7 @@
 """What the E-steps with correlated latents share: safe factorizations and safe Newton steps."""
 
 import warnings
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -12,6 +13,7 @@ _MAX_STEP = 3.0  # deviations that a mean may move in a sweep
 _MAX_LOG_STEP = 1.0  # by which the logarithm of a deviation may change in a sweep
 _MIN_DAMPING = 0.1
 _JITTERS = (1e-6, 1e-4)  # relative to the mean of the diagonal
+_BLOCK = 16  # rows that are eliminated at once
 
 
 @final
@@ -50,8 +52,8 @@ class TrustRegion:
         self._last[rows] = torch.where(free, residual, torch.inf)
 
 
-def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``P = s G + diag(c)`` (N, H, H), its Cholesky factors, and c, kept above rounding of G."""
+def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``P = s G + diag(c)`` (N, H, H), and c (N, H), kept above rounding of G."""
     rounding = (
         8.0
         * torch.finfo(hessian.dtype).eps
@@ -60,11 +62,11 @@ def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Te
     curvature = curvature.clamp_min(rounding)
     precision = hessian.expand(*curvature.shape, -1).clone()
     torch.diagonal(precision, dim1=-2, dim2=-1).add_(curvature)
-    return precision, cholesky_of(precision), curvature
+    return precision, curvature
 
 
 def cholesky_of(matrices: Tensor) -> Tensor:
-    """Return lower Cholesky factors, with jitter for the matrices that need it, and only for them.
+    """Return lower Cholesky factors L, with jitter for the matrices that need it, and only for them.
 
     Raises
     ------
@@ -76,7 +78,40 @@ def cholesky_of(matrices: Tensor) -> Tensor:
     RuntimeWarning
         If jitter was added: to how many matrices, and how much.
     """
-    factor, failed = torch.linalg.cholesky_ex(matrices)
+    return _with_jitter(torch.linalg.cholesky_ex, matrices)
+
+
+def inverse_cholesky_of(matrices: Tensor) -> Tensor:
+    """Return ``L⁻¹`` for the lower Cholesky factors L of :func:`cholesky_of`, with its warning and error."""
+    return _with_jitter(_eliminate, matrices)
+
+
+def _eliminate(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``L⁻¹`` and, for each matrix, a number above 0 where it is not positive definite.
+
+    Gauss-Jordan elimination of [P | I] by blocks of rows, each scaled by the inverse Cholesky factor of its
+    pivot, so that nearly all work is in matrix products. Eliminated columns make room for those of I.
+    """
+    work = matrices.clone()
+    failed = torch.zeros(len(work), dtype=torch.int32, device=work.device)
+    for start in range(0, work.shape[-1], _BLOCK):
+        block, rest = slice(start, start + _BLOCK), slice(start + _BLOCK, None)
+        pivot, info = torch.linalg.cholesky_ex(work[:, block, block])
+        failed |= info
+        identity = torch.eye(pivot.shape[-1], dtype=work.dtype, device=work.device)
+        scaling = torch.linalg.solve_triangular(pivot, identity.expand_as(pivot), upper=False)
+        work[:, block, block] = identity
+        rows = scaling @ work[:, block]
+        work[:, rest, block] = 0.0
+        work[:, rest].baddbmm_(rows[..., rest].mT, rows, alpha=-1.0)
+        rows[..., rest] = 0.0
+        work[:, block] = rows
+    return work, failed
+
+
+def _with_jitter(factorize: Callable[[Tensor], tuple[Tensor, Tensor]], matrices: Tensor) -> Tensor:
+    """Return the factors, where ``factorize`` returns factors and a number above 0 for each that failed."""
+    factor, failed = factorize(matrices)
     for jitter in _JITTERS:
         bad = failed > 0
         if not bool(bad.any()):
@@ -89,16 +124,10 @@ def cholesky_of(matrices: Tensor) -> Tensor:
             stacklevel=4,
         )
         jittered = matrices[bad] + torch.diag_embed(amount.expand(-1, matrices.shape[-1]))
-        factor[bad], failed[bad] = torch.linalg.cholesky_ex(jittered)
+        factor[bad], failed[bad] = factorize(jittered)
     if bool((failed > 0).any()):
         raise NumericalError(
             f"{int((failed > 0).sum())} posterior precisions are not positive definite even with jitter "
             f"{_JITTERS[-1]:g} of their diagonals; scale the data, or work in float64"
         )
     return factor
-
-
-def triangular_inverse(factor: Tensor) -> Tensor:
-    """Return the inverses of lower triangular matrices."""
-    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-    return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
