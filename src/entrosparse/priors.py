@@ -40,6 +40,10 @@ class Prior(ABC):
         """Return ``log p(z_h)`` in nats, elementwise."""
 
     @abstractmethod
+    def deviation(self, scale: Tensor) -> Tensor:
+        """Return the standard deviation of each factor with scale λ."""
+
+    @abstractmethod
     def sample(self, n_samples: int, scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw codes, shape (n_samples, H)."""
 
@@ -93,6 +97,10 @@ class Laplace(Prior):
     def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
         """Return ``−log 2λ_h − |z_h|/λ_h``."""
         return self.expected_log_prob(z.abs(), scale)
+
+    def deviation(self, scale: Tensor) -> Tensor:
+        """Return ``√2 λ``."""
+        return 2.0**0.5 * scale
 
     def sample(self, n_samples: int, scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw codes as differences of two exponentials."""
@@ -148,6 +156,10 @@ class Gaussian(Prior):
     def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
         """Return ``−½ log 2πλ_h² − z_h² / 2λ_h²``."""
         return self.expected_log_prob(z.square(), scale)
+
+    def deviation(self, scale: Tensor) -> Tensor:
+        """Return ``λ``."""
+        return scale
 
     def sample(self, n_samples: int, scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw normal codes."""

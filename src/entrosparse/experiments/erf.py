@@ -59,6 +59,7 @@ class _BurmannLaplace(Prior):
     curvature = _LAPLACE.curvature
     precision_share = _LAPLACE.precision_share
     tempered_scale = _LAPLACE.tempered_scale
+    deviation = _LAPLACE.deviation
     majorizer = _LAPLACE.majorizer
 
 

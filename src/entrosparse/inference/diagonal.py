@@ -1,22 +1,29 @@
-"""The E-step for diagonal posteriors: Nesterov steps on the mean, Newton steps on the deviation.
+"""The E-step for diagonal posteriors: sweeps over blocks of latents, with Newton steps on the deviations.
 
-The mean steps under the quadratic majorizer of curvature s λ_max(G) + w, with momentum that is restarted for
-each data point by itself; after each step the deviation takes one Newton step on log τ towards
-τ_h² (s G_hh + c_h) = 1.
+A sweep takes the means block by block. A block steps under its quadratic majorizer, of curvature
+s λ_max(G_block) + w, at the newest means of all others; in the end the deviations take one Newton step on
+log τ towards τ_h² (s G_hh + c_h) = 1. Latents couple less within a block than all of them do, so that
+λ_max(G_block) is smaller than λ_max(G) and the steps are longer. From sweep to sweep the means have momentum,
+which a data point loses when its steps stop shrinking.
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
+from entrosparse.inference.newton import precision_of
 from entrosparse.inference.problem import EStepProblem, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
 
-_CHECK_EVERY = 5
+_BLOCK = 32
+_LEAST_BLOCKS = 3
+_RELAXATION = 1.25  # times the majorizers' steps; beyond 4/3 momentum is unstable
+_TOLERATED_GROWTH = 1.1  # of squared steps, beyond rounding
+_CHECK_EVERY = 3
 _MAX_LOG_STEP = 1.0
 
 
@@ -55,7 +62,8 @@ class DiagonalInference:
         weights : EntropyWeights
             γ and δ of the objective (17) whose E-step this is.
         start : Posterior, optional
-            Posteriors whose means and deviations to start from; otherwise ν = 0.
+            Posteriors whose means and deviations to start from; otherwise those under a Gaussian prior of the
+            same variances, which are Wiener filtering.
 
         Raises
         ------
@@ -68,14 +76,14 @@ class DiagonalInference:
             If data points are left above the tolerance.
         """
         problem = EStepProblem.of(x, model, weights)
-        step_curvature = model.gram_norm * (weights.likelihood / model.noise_variance)
+        blocks = _Blocks.of(problem)
         state = _start(problem, start)
         if self.tolerance <= 0.0:
             for _ in range(self.max_iterations):
-                state = _iterate(problem, step_curvature, state)
-            result = Diagonal(state.mean, state.scale)
+                state = _sweep(problem, blocks, state)
+            result = Diagonal(state.mean.contiguous(), state.scale.contiguous())
         else:
-            result = self._until_stationary(problem, step_curvature, state)
+            result = self._until_stationary(problem, blocks, state)
         check_finite(result.mean, result.scale)
         return result
 
@@ -83,17 +91,17 @@ class DiagonalInference:
         """Return how many data points to infer together so that they stay near the processor."""
         return max(1, 2**18 // n_components)
 
-    def _until_stationary(self, problem: EStepProblem, step_curvature: Tensor, state: "_State") -> Diagonal:
-        mean, scale = state.mean.clone(), state.scale.clone()
+    def _until_stationary(self, problem: EStepProblem, blocks: "_Blocks", state: "_State") -> Diagonal:
+        mean, scale = (torch.empty_like(state.mean, memory_format=torch.contiguous_format) for _ in range(2))
         rows = torch.arange(len(mean), device=mean.device)
         for iteration in range(1, self.max_iterations + 1):
-            state = _iterate(problem, step_curvature, state)
+            state = _sweep(problem, blocks, state)
             if iteration % _CHECK_EVERY and iteration < self.max_iterations:
                 continue
             residual = problem.stationarity(Diagonal(state.mean, state.scale))
             mean[rows], scale[rows] = state.mean, state.scale
             left = residual > self.tolerance
-            rows, state, problem = rows[left], state.keep(left), problem.rows(left)
+            rows, state, problem = rows[left], state.rows(left), problem.rows(left)
             if len(rows) == 0:
                 break
         else:
@@ -102,39 +110,75 @@ class DiagonalInference:
 
 
 @dataclass(frozen=True)
+class _Blocks:
+    """A partition of the latents, and each one's ``s λ_max(G_block)``, shape (H,)."""
+
+    latents: list[slice]
+    curvature: Tensor
+
+    @classmethod
+    def of(cls, problem: EStepProblem) -> Self:
+        """Cut the latents into blocks; into one if entries are missing, where G differs between rows."""
+        hessian = problem.shared_hessian
+        size = len(hessian)
+        if problem.observed is None:
+            size = min(_BLOCK, -(-size // _LEAST_BLOCKS))
+        latents = [slice(first, first + size) for first in range(0, len(hessian), size)]
+        largest = [torch.linalg.eigvalsh(hessian[part, part])[-1] for part in latents]
+        return cls(latents, torch.stack(largest).repeat_interleave(size)[: len(hessian)])
+
+
+@dataclass(frozen=True)
 class _State:
+    """Where the sweeps are; the matrices (N, H) are column-major, so that a block is one piece of memory."""
+
     mean: Tensor
     scale: Tensor
-    look_ahead: Tensor
+    velocity: Tensor
     momentum: Tensor
+    length: Tensor
 
-    def keep(self, rows: Tensor) -> "_State":
-        return _State(*(tensor[rows] for tensor in vars(self).values()))
+    def rows(self, index: Tensor) -> Self:
+        return type(self)(*(tensor.T[:, index].T for tensor in vars(self).values()))
 
 
 def _start(problem: EStepProblem, start: Posterior | None) -> _State:
+    """Start from other posteriors, or from those under a Gaussian prior of the same variances."""
     if start is None:
-        mean, diagonal = torch.zeros_like(problem.linear), problem.diagonal()
-        widest = torch.minimum(diagonal.rsqrt(), problem.prior_scale)
-        scale = (diagonal + problem.curvature(mean, widest)).rsqrt().expand_as(mean)
+        deviation = problem.prior.deviation(problem.prior_scale)
+        precision, _ = precision_of(problem.shared_hessian.double(), deviation.double().unsqueeze(0) ** -2)
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision[0])).to(deviation)
+        mean = (covariance @ problem.linear.T).T
+        scale = torch.hypot(problem.diagonal().sqrt(), deviation.reciprocal()).reciprocal()
+        scale = _column_major(scale.expand_as(mean))
     else:
-        mean, scale = start.mean, start.marginal_scale()
-    return _State(mean, scale, mean, torch.ones_like(mean[:, :1]))
+        mean, scale = _column_major(start.mean), _column_major(start.marginal_scale())
+    zeros = torch.zeros_like(mean)
+    return _State(mean, scale, zeros, zeros[:, :1], torch.full_like(mean[:, :1], torch.inf))
 
 
-def _iterate(problem: EStepProblem, step_curvature: Tensor, state: _State) -> _State:
-    gradient, majorizer = problem.gradient(state.look_ahead, state.scale)
-    mean = torch.addcdiv(state.look_ahead, gradient, step_curvature + majorizer, value=-1.0)
-
-    step = mean - state.mean
-    restart = torch.linalg.vecdot(gradient, step).unsqueeze(1) > 0.0
-    momentum = 0.5 + torch.sqrt(0.25 + state.momentum.square())
-    inertia = torch.where(restart, 0.0, (state.momentum - 1.0) / momentum)
-    momentum = torch.where(restart, 1.0, momentum)
+def _sweep(problem: EStepProblem, blocks: _Blocks, state: _State) -> _State:
+    mean = torch.addcmul(state.mean, state.momentum, state.velocity)
+    majorizer = problem.prior.majorizer(mean, state.scale, problem.prior_scale)
+    curvature, length = majorizer + blocks.curvature, torch.zeros_like(state.momentum)
+    for block in blocks.latents:
+        part = mean[:, block]
+        gradient = problem.likelihood_gradient(mean, block).addcmul_(majorizer[:, block], part)
+        step = gradient / curvature[:, block]
+        part.sub_(step, alpha=_RELAXATION)
+        length += torch.linalg.vecdot(gradient, step).unsqueeze(1)
+    ratio = length / state.length.clamp_min(torch.finfo(length.dtype).tiny)
+    shrinks = ratio <= _TOLERATED_GROWTH
+    momentum = torch.where(shrinks, ratio.clamp(max=1.0), 0.0)
+    length = torch.where(shrinks, torch.minimum(length, state.length), length)
 
     share, slope = problem.prior.precision_share(mean, state.scale, problem.prior_scale)
     of_data = state.scale.square().mul_(problem.diagonal())
     slope.add_(of_data, alpha=2.0)
     log_step = share.add_(of_data).sub_(1.0).div_(slope).neg_().clamp_(-_MAX_LOG_STEP, _MAX_LOG_STEP)
     scale = log_step.exp_().mul_(state.scale)
-    return _State(mean, scale, torch.addcmul(mean, inertia, step), momentum)
+    return _State(mean, scale, mean - state.mean, momentum, length)
+
+
+def _column_major(matrix: Tensor) -> Tensor:
+    return matrix.T.contiguous().T

@@ -43,7 +43,7 @@ class EStepProblem:
     shared_hessian : Tensor of shape (H, H)
         ``s G``, the likelihood's Hessian for data points without missing entries.
     linear : Tensor of shape (N, H)
-        ``s b``.
+        ``s b``, column-major: what is computed from it keeps the numbers of a latent together.
     observed : Tensor of shape (N, D) or None
         1 where an entry was seen, 0 where not; None when all were.
     """
@@ -63,12 +63,13 @@ class EStepProblem:
         prior_scale = model.prior.tempered_scale(model.prior_scale, weights.prior)
         seen, observed = split_missing(x)
         hessian = model.gram * (weights.likelihood / model.noise_variance)
-        return cls(model.prior, prior_scale, model.dictionary, loading, hessian, seen @ loading, observed)
+        linear = (loading.T @ seen.T).T
+        return cls(model.prior, prior_scale, model.dictionary, loading, hessian, linear, observed)
 
     def rows(self, index: Tensor) -> Self:
         """Return the problem of some of the data points."""
         observed = None if self.observed is None else self.observed[index]
-        return replace(self, linear=self.linear[index], observed=observed)
+        return replace(self, linear=self.linear.T[:, index].T, observed=observed)
 
     def hessian(self) -> Tensor:
         """Return the likelihood's Hessian in ν: (H, H) for all data points, or (N, H, H)."""
@@ -91,11 +92,14 @@ class EStepProblem:
     def gradient(self, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient in ν of the function to minimize, and the majorizer w, (N, H) each."""
         majorizer = self.prior.majorizer(mean, scale, self.prior_scale)
+        return self.likelihood_gradient(mean).addcmul_(majorizer, mean), majorizer
+
+    def likelihood_gradient(self, mean: Tensor, latents: slice = slice(None)) -> Tensor:
+        """Return ``s (Gν − b)`` of some latents, (N, len(latents)), a new column-major tensor."""
+        linear = self.linear[:, latents]
         if self.observed is None:
-            gradient = torch.addmm(self.linear, mean, self.shared_hessian, beta=-1.0)
-        else:
-            gradient = (self.observed * (mean @ self.dictionary.T)) @ self.loading - self.linear
-        return gradient.addcmul_(majorizer, mean), majorizer
+            return torch.addmm(linear.T, self.shared_hessian[latents], mean.T, beta=-1.0).T
+        return (self.observed * (mean @ self.dictionary.T)) @ self.loading[:, latents] - linear
 
     def stationarity(self, posterior: Posterior) -> Tensor:
         """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation."""

@@ -35,7 +35,7 @@ class Evaluation:
 def evaluate(
     model: SparseCodingModel,
     x: Tensor,
-    inference: Inference = DiagonalInference(tolerance=0.0, max_iterations=10),
+    inference: Inference = DiagonalInference(tolerance=0.0, max_iterations=5),
     tolerance: float = 1e-3,
     max_iterations: int = 100,
 ) -> Evaluation:

@@ -106,7 +106,7 @@ class GradientEMState:
     @property
     def inference(self) -> DiagonalInference:
         """A few exact iterations, for the reported ELBO."""
-        return DiagonalInference(tolerance=0.0, max_iterations=10)
+        return DiagonalInference(tolerance=0.0, max_iterations=5)
 
     @property
     def at_noise_floor(self) -> bool:
