@@ -117,3 +117,12 @@ def test_shapes_that_disagree_are_refused():
     ):
         with pytest.raises(InputError, match=name):
             SparseCodingModel(**(ok | {name: bad}))
+
+
+def test_gram_norm_bounds_the_largest_eigenvalue(generator):
+    for n_features, n_components in ((30, 20), (10, 40), (5, 1)):
+        model = make_model(n_features, n_components, generator)
+        largest = float(torch.linalg.eigvalsh(model.gram)[-1])
+        assert (
+            largest * (1 - 1e-9) <= float(model.gram_norm) <= largest * n_components ** (1 / 16) * (1 + 1e-9)
+        )

@@ -74,8 +74,12 @@ class SparseCodingModel:
 
     @cached_property
     def gram_norm(self) -> Tensor:
-        """``λ_max(G)``, shape ()."""
-        return torch.linalg.eigvalsh(self.gram)[-1]
+        """``‖G‖₁₆``, the Schatten norm: from ``λ_max(G)`` to ``H^(1/16)`` times it, shape ()."""
+        size = torch.linalg.matrix_norm(self.gram)
+        power = self.gram / size
+        for _ in range(3):
+            power = power @ power
+        return size * torch.linalg.matrix_norm(power) ** 0.125
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return the model with its tensors moved or cast, as :meth:`torch.Tensor.to` does."""

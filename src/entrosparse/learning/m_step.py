@@ -36,7 +36,7 @@ def preconditioned_step(
     crawls inside the span of W when noise is small, because there the codes follow the atoms: with the codes
     eliminated, the curvature of column h is ``A_hh s (I − f W Wᵀ)`` for orthogonal atoms, where
     ``f = s E[τ²]`` is the share of the posterior precision that comes from the data. Its inverse gives the
-    step ``(R + W diag(f/(1 − f)) Wᵀ R) diag(A)⁻¹``; division by λ_max(WᵀW) and f ≤ 0.8 keep it from
+    step ``(R + W diag(f/(1 − f)) Wᵀ R) diag(A)⁻¹``; division by ‖WᵀW‖ and f ≤ 0.8 keep it from
     overshooting where atoms are not orthogonal or nearly all posterior precision comes from the data.
 
     Parameters

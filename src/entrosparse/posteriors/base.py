@@ -81,10 +81,10 @@ class Posterior(ABC):
 
     def expected_residual(self, dictionary: Tensor, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """Return ``E‖x − Wz‖²`` over the entries seen, shape (N,), in squared data units (inside Eq. 10)."""
-        residual = (x - self.mean @ dictionary.T).square()
+        residual = x - self.mean @ dictionary.T
         if observed is None:
-            return residual.sum(-1) + self.trace_with(dictionary.T @ dictionary)
-        return (observed * (residual + self.reconstruction_variance(dictionary))).sum(-1)
+            return torch.linalg.vecdot(residual, residual) + self.trace_with(dictionary.T @ dictionary)
+        return (observed * (residual.square() + self.reconstruction_variance(dictionary))).sum(-1)
 
     def second_moment(self, weights: Tensor) -> Tensor:
         """Return ``Σ_n weights_n E[z zᵀ]``, shape (H, H)."""
