@@ -242,7 +242,13 @@ def test_online_learning_of_larger_data(digits):
 @pytest.mark.parametrize("covariance", ["diagonal", "low-rank"])
 def test_encoders(digits, inference, covariance):
     coding = SparseCoding(
-        8, inference=inference, covariance=covariance, batch_size=100, max_epochs=20, random_state=0
+        8,
+        inference=inference,
+        covariance=covariance,
+        init="random",
+        batch_size=100,
+        max_epochs=20,
+        random_state=0,
     ).fit(digits)
     assert coding.history_[-1]["elbo"] > coding.history_[0]["elbo"] + 1
     assert coding.transform(digits[:3]).shape == (3, 8)
@@ -282,7 +288,7 @@ def test_fit_goes_on_from_checkpoints(tmp_path, digits, monkeypatch):
 
 
 def test_partial_fit_learns_and_counts_by_weight(digits):
-    coding = SparseCoding(8, random_state=0, batch_size=100)
+    coding = SparseCoding(8, init="random", random_state=0, batch_size=100)
     scores = []
     for _ in range(6):
         for first in range(0, 1700, 100):

@@ -85,7 +85,7 @@ def test_low_rank_and_refinement_close_the_gap(task):
 
 def test_refined_learning_does_as_well_as_online_em(task):
     """Dictionaries are judged by exact inference, and averaged over starts, for optima differ."""
-    online = OnlineEM(12, memory=2000)
+    online = OnlineEM(12, init="data", memory=2000)
     learner = RefinedEM(replace(online, inference=DiagonalInference(tolerance=0.0, max_iterations=3)))
     heldout, reached = torch.tensor(task[2]), {}
     for name, each in (("refined", learner), ("plain", online)):

@@ -87,7 +87,7 @@ def test_restarts_keep_the_best():
 def test_profile_gradient_is_the_finite_difference(weights, inference):
     """The envelope theorem, with codes, λ and σ² eliminated."""
     x, _ = make_model(5, 2, generator()).sample(60, generator(1))
-    start = initial_model(x, 2, "data", PRIORS["laplace"], generator())
+    start = initial_model(x, 2, "data", PRIORS["laplace"], generator(2))  # neither latent collapses
     problem = _Profile(x, start, inference, weights)
     point = 1.3 * start.dictionary.numpy().ravel()
 
@@ -123,8 +123,29 @@ def test_ica_starts_near_the_bars():
         for init in ("ica", "data")
     ]
     assert cosines[0] > cosines[1] + 0.1
-    with pytest.raises(InputError, match="'ica' for at most 25 components"):
-        initial_model(x, 26, "ica", PRIORS["laplace"], generator())
+
+
+def test_ica_makes_up_for_missing_dimensions_with_data():
+    model = make_model(8, 3, generator())
+    x = model.sample(500, generator(1))[1] @ model.dictionary.T  # spans 3 of 8 dimensions
+    atoms = initial_model(x, 6, "ica", PRIORS["laplace"], generator()).dictionary
+    assert float(match_atoms(atoms[:, :3], model.dictionary).cosine.min()) > 0.95
+    directions = x / x.norm(dim=1, keepdim=True)
+    torch.testing.assert_close((directions @ atoms[:, 3:]).amax(0), torch.ones(3).double())
+    flat = initial_model(torch.zeros(5, 8), 2, "ica", PRIORS["laplace"], generator()).dictionary
+    torch.testing.assert_close(flat.norm(dim=0), torch.ones(2))
+
+
+def test_a_start_counts_neither_repetitions_nor_order():
+    x, _ = make_model(8, 4, generator()).sample(100, generator(1))
+    weights = torch.arange(100) % 3
+    repeated = x.repeat_interleave(weights, dim=0).flip(0)
+    for init in ("ica", "data"):
+        starts = [
+            initial_model(*data, PRIORS["laplace"], generator(), share).dictionary
+            for *data, share in ((x, 6, init, weights), (repeated, 6, init, None))
+        ]
+        torch.testing.assert_close(*starts)
 
 
 def test_batch_learners_keep_the_dtype():

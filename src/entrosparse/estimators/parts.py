@@ -13,16 +13,16 @@ from entrosparse.inference import (
     LowRankInference,
 )
 from entrosparse.learning import AdamLearner, OnlineEM, RefinedEM
-from entrosparse.learning.online_em import learning_inference
+from entrosparse.learning.online_em import LEARNING_INFERENCE
 from entrosparse.priors import Prior
 
 COVARIANCES = ("diagonal", "low-rank", "full")
 
 
-def learning_solver(covariance: str, rank: int, overcomplete: bool) -> Inference:
+def learning_solver(covariance: str, rank: int) -> Inference:
     """Return a solver that does a few iterations, for learning."""
     solvers: dict[str, Inference] = {
-        "diagonal": learning_inference(overcomplete),
+        "diagonal": LEARNING_INFERENCE,
         "low-rank": LowRankInference(rank, tolerance=0.0, max_iterations=2),
         "full": FullInference(tolerance=0.0, max_iterations=1),
     }

@@ -22,7 +22,7 @@ from entrosparse.data.sources import TableRows, as_rows, chunks, stream
 from entrosparse.errors import InputError
 from entrosparse.estimators.callbacks import CallbackSupportMixin, Epochs, with_callbacks
 from entrosparse.estimators.parts import COVARIANCES, final_solver, learning_solver, minibatch_learner
-from entrosparse.estimators.units import StandardizedRows, Units
+from entrosparse.estimators.units import StandardizedRows, Units, without_repeats
 from entrosparse.inference import Inference
 from entrosparse.learning import BatchEM, Callback, Checkpoints, EpochRecord, OnlineEM, train
 from entrosparse.learning.initialization import DICTIONARIES
@@ -63,8 +63,9 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     algorithm : {"auto", "batch", "online"}, default="auto"
         Learn from all data in every iteration, or from minibatches; "auto" takes "batch" up to 10,000 samples
         when there is neither an encoder nor annealing nor a checkpoint_dir.
-    init : {"random", "data", "ica"} or array of shape (n_features, n_components), default="random"
-        Initial dictionary.
+    init : {"ica", "data", "random"} or array of shape (n_features, n_components), default="ica"
+        Initial dictionary: independent components and data points for those that are missing, data points,
+        random directions, or atoms.
     n_init : int, default=1
         Runs of algorithm "batch" from different initial dictionaries; the one with the highest ELBO is kept.
     max_epochs : int, default=None
@@ -150,7 +151,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         inference: str = "variational",
         annealing: Any = "none",
         algorithm: str = "auto",
-        init: Any = "random",
+        init: Any = "ica",
         n_init: int = 1,
         max_epochs: int | None = None,
         batch_size: int = 512,
@@ -208,9 +209,12 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             return self
         rows = self._rows(X, reset=True)
         weights = self._weights(sample_weight, rows)
+        all_at_once = self._is_batch(len(rows))
+        if all_at_once:
+            rows, weights = without_repeats(rows, weights)
         self._set_units(Units.of(rows, weights))
         self._running = None
-        if self._is_batch(len(rows)):
+        if all_at_once:
             self._fit_batch(rows, weights)
         else:
             self._fit_online(rows, weights)
@@ -508,7 +512,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     def _learning_solver(self) -> Inference:
         if not isinstance(self.covariance, str):
             return self.covariance
-        return learning_solver(self.covariance, self._rank, self._n_components > self.n_features_in_)
+        return learning_solver(self.covariance, self._rank)
 
     def _final_inference(self) -> Inference:
         if self._encoder is not None:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entrosparse.data.sources import TableRows
+from entrosparse.data.sources import TableRows, as_rows
 
 _AT_ONCE = 8192  # rows
 
@@ -59,6 +59,19 @@ class Units:
     def standardized(self, X: NDArray[Any]) -> Tensor:
         """Return data in these units, in their own precision."""
         return torch.as_tensor((X - self.mean.astype(X.dtype)) / X.dtype.type(self.scale))
+
+
+def without_repeats(
+    rows: TableRows, weights: NDArray[np.float64] | None
+) -> tuple[TableRows, NDArray[np.float64]]:
+    """Return the distinct rows in sorted order, and the weight of each; rows of weight 0 are left out.
+
+    Learning from all data is iterative and can amplify rounding; with this, repeated and weighted samples,
+    in any order, are the same to it to the last bit.
+    """
+    distinct, index = np.unique(rows[:], axis=0, return_inverse=True)
+    weight = np.bincount(index.ravel(), weights, minlength=len(distinct)).astype(np.float64)
+    return as_rows(distinct[weight > 0]), weight[weight > 0]
 
 
 @final

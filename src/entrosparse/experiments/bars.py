@@ -67,7 +67,7 @@ class _Run:
 
 def run(config: BarsConfig) -> Result:
     """Learn the bars from several starts, by batch EM and by the paper's joint L-BFGS."""
-    batch_em = BatchEM(10, inference=FullInference(tolerance=0.0, max_iterations=1))
+    batch_em = BatchEM(10, "data", inference=FullInference(tolerance=0.0, max_iterations=1))
     joint = JointLBFGS(10, max_calls=config.max_calls)
     runs = {
         "batch EM": [_learn(batch_em, config, seed) for seed in range(config.n_runs)],

@@ -157,10 +157,10 @@ def _courses(data: PatchData, config: OptimizationConfig) -> dict[str, _Course]:
     n = config.n_components
     learners: dict[str, Learner] = {
         _PAPER_EM: GradientEM(n),
-        _DIAGONAL: AdamLearner(n, learning_rate=_LEARNING_RATE),
-        _LOW_RANK: AdamLearner(n, LowRankEncoder, learning_rate=_LEARNING_RATE),
-        _ONLINE: OnlineEM(n),
-        _REFINED: RefinedEM(OnlineEM(n)),
+        _DIAGONAL: AdamLearner(n, init="data", learning_rate=_LEARNING_RATE),
+        _LOW_RANK: AdamLearner(n, LowRankEncoder, "data", learning_rate=_LEARNING_RATE),
+        _ONLINE: OnlineEM(n, "data"),
+        _REFINED: RefinedEM(OnlineEM(n, "data")),
     }
     train(GradientEM(n), data.train[:512], data.heldout[:64], epochs=1)  # torch imports much at first
     courses = {}

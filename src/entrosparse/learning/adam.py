@@ -77,7 +77,7 @@ class AdamLearner:
     encoder : callable
         Makes the encoder from a sample of the data, the initial model and a generator: ``DiagonalEncoder``,
         ``LowRankEncoder``, or a function that returns any module from data to posteriors.
-    init : {"data", "random", "ica"} or array of shape (D, H)
+    init : {"ica", "data", "random"} or array of shape (D, H)
         Initial dictionary.
     prior : Prior
         Prior of the codes.
@@ -89,7 +89,7 @@ class AdamLearner:
 
     n_components: int
     encoder: MakeEncoder = DiagonalEncoder
-    init: str | Any = "data"
+    init: str | Any = "ica"
     prior: Prior = PRIORS["laplace"]
     learning_rate: float = 4e-3
     max_gradient_norm: float = 100.0

@@ -61,7 +61,7 @@ class BatchEM:
     ----------
     n_components : int
         Number of latents H.
-    init : {"data", "random", "ica"} or array of shape (D, H)
+    init : {"ica", "data", "random"} or array of shape (D, H)
         Initial dictionary.
     prior : Prior
         Prior of the codes.
@@ -82,9 +82,9 @@ class BatchEM:
     """
 
     n_components: int
-    init: str | Any = "data"
+    init: str | Any = "ica"
     prior: Prior = PRIORS["laplace"]
-    inference: Inference = field(default=DiagonalInference(tolerance=0.0, max_iterations=5))
+    inference: Inference = field(default=DiagonalInference(tolerance=0.0, max_iterations=3))
     n_init: int = 1
     cooling: float = 0.98
     step_size: float = 1.0

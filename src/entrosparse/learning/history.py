@@ -14,7 +14,7 @@ class EpochRecord:
     epoch : int
         0 is the state before learning.
     seconds : float
-        Time spent learning so far, evaluation left out.
+        Time spent learning so far, the start included and evaluation left out.
     samples_seen : int
         Data points learned from so far.
     elbo, posterior_entropy, prior_entropy, likelihood_entropy : float

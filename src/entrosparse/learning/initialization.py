@@ -10,6 +10,9 @@ from entrosparse.errors import InputError
 from entrosparse.model import SparseCodingModel, split_missing, unit_columns
 from entrosparse.priors import Prior
 
+_ICA_SAMPLE = 8192
+_ICA_STEPS = 30
+
 
 def _from_data(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
     """Take data points as atoms; random directions make up for those that are missing or zero."""
@@ -25,20 +28,29 @@ def _random(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
 
 
 def _ica(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
-    """Take the mixing matrix that scikit-learn's FastICA finds."""
+    """Take the mixing matrix of a short run of scikit-learn's FastICA on the principal components.
+
+    Data points make up for the atoms beyond the dimensions that the data span.
+    """
     from sklearn.decomposition import FastICA
 
-    if n_components > min(x.shape):
-        raise InputError(
-            f"the 'init' parameter may be 'ica' for at most {min(x.shape)} components with data of shape "
-            f"{tuple(x.shape)}; got {n_components} components"
-        )
+    sample = x[torch.randperm(len(x), generator=generator)[:_ICA_SAMPLE].to(x.device)]
+    sample -= sample.mean(0)
+    variance, axes = torch.linalg.eigh((sample.T @ sample).double() / len(sample))
+    numbers = torch.finfo(x.dtype)
+    spanned = variance > max(10.0 * numbers.eps * float(variance[-1]), numbers.tiny)
+    variance, axes = variance[spanned][-n_components:], axes[:, spanned][:, -n_components:]
+    rest = _from_data(x, n_components - len(variance), generator)
+    if len(variance) == 0:
+        return rest
+    white = sample @ (axes / variance.sqrt()).to(x)
     seed = int(torch.randint(2**31, (), generator=generator))
-    ica = FastICA(n_components, whiten="unit-variance", random_state=seed)
+    ica = FastICA(whiten=False, max_iter=_ICA_STEPS, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an early stop will do for a start
-        ica.fit(x.cpu().numpy())
-    return torch.as_tensor(ica.mixing_).to(x)
+        warnings.simplefilter("ignore")  # a short run will do for a start
+        ica.fit(white.cpu().numpy())
+    independent = (axes * variance.sqrt()) @ torch.as_tensor(ica.mixing_).to(axes)
+    return torch.cat([independent.to(x), rest], dim=1)
 
 
 DICTIONARIES = {"data": _from_data, "random": _random, "ica": _ica}
@@ -62,8 +74,8 @@ def initial_model(
     n_components : int
         Number of latents H.
     dictionary : {"data", "random", "ica"} or array of shape (D, H)
-        Data points, random directions, the result of FastICA (for H ≤ D), or the atoms themselves; columns
-        are scaled to unit length.
+        Data points, random directions, independent components by FastICA (and data points, if H is more than
+        the dimensions that the data span), or the atoms themselves; columns are scaled to unit length.
     prior : Prior
         Prior of the codes.
     generator : torch.Generator
@@ -83,7 +95,8 @@ def initial_model(
         if dictionary not in DICTIONARIES:
             known = ", ".join(repr(name) for name in DICTIONARIES)
             raise InputError(f"the 'init' parameter must be one of {known} or an array; got {dictionary!r}")
-        atoms = DICTIONARIES[dictionary](x, n_components, generator)
+        distinct = torch.unique(x[shares > 0], dim=0)  # a weight of 2 and a repetition make the same start
+        atoms = DICTIONARIES[dictionary](distinct, n_components, generator)
     else:
         atoms = torch.as_tensor(dictionary).to(x)
         if tuple(atoms.shape) != (x.shape[1], n_components):

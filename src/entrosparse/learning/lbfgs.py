@@ -34,7 +34,7 @@ class LBFGS:
     ----------
     n_components : int
         Number of latents H.
-    init : {"data", "random", "ica"} or array of shape (D, H)
+    init : {"ica", "data", "random"} or array of shape (D, H)
         Initial dictionary.
     prior : Prior
         Prior of the codes.
@@ -47,7 +47,7 @@ class LBFGS:
     """
 
     n_components: int
-    init: str | Any = "data"
+    init: str | Any = "ica"
     prior: Prior = PRIORS["laplace"]
     inference: Inference = field(default=DiagonalInference(tolerance=1e-5))
     tolerance: float = 1e-6

@@ -11,9 +11,11 @@ from entrosparse.inference import DiagonalInference, Inference
 from entrosparse.learning.initialization import initial_model
 from entrosparse.learning.m_step import preconditioned_step
 from entrosparse.learning.running import RunningState
-from entrosparse.model import SparseCodingModel
 from entrosparse.priors import PRIORS, Prior
 from entrosparse.statistics import Statistics
+
+LEARNING_INFERENCE = DiagonalInference(tolerance=0.0, max_iterations=3)
+"""An E-step that is long enough while learning."""
 
 
 @final
@@ -25,36 +27,32 @@ class OnlineEM:
     ----------
     n_components : int
         Number of latents H.
-    init : {"data", "random", "ica"} or array of shape (D, H)
+    init : {"ica", "data", "random"} or array of shape (D, H)
         Initial dictionary.
     prior : Prior
         Prior of the codes.
-    inference : Inference, optional
-        The E-step; by default a few iterations with diagonal posteriors, which are enough while learning: six
-        for H ≤ D, and 20 beyond, where latents compete for the same data.
+    inference : Inference
+        The E-step; by default three sweeps with diagonal posteriors, which are enough while learning.
     step_size : float
         First step size of the dictionary; it falls linearly to 0 as learning proceeds.
-    memory : int, optional
+    memory : int
         Number of recent data points over which λ, σ² and curvatures are averaged at first; it falls linearly
-        as learning proceeds, down to 20 minibatches. A long memory lets σ² fall slowly from its large first
-        value, which ends in better optima than a short one: 100,000 by default. For H > D, where σ² has far
-        to fall, it is 10,000.
+        as learning proceeds. It is 20 minibatches at least.
     """
 
     n_components: int
-    init: str | Any = "data"
+    init: str | Any = "ica"
     prior: Prior = PRIORS["laplace"]
-    inference: Inference | None = None
+    inference: Inference = LEARNING_INFERENCE
     step_size: float = 0.75
-    memory: int | None = None
+    memory: int = 10_000
 
     def start(
         self, x: Tensor, generator: torch.Generator, sample_weight: Tensor | None = None
     ) -> RunningState:
         """Return the state before learning, scaled to ``x`` (N, D), a sample of the data."""
         model = initial_model(x, self.n_components, self.init, self.prior, generator, sample_weight)
-        inference = self.inference or learning_inference(_overcomplete(model))
-        return RunningState(model, inference, 2.0 * model.noise_variance.double())
+        return RunningState(model, self.inference, 2.0 * model.noise_variance.double())
 
     def step(
         self,
@@ -84,8 +82,7 @@ class OnlineEM:
         model = state.model
         posterior = state.inference(x, model, weights)
         batch = Statistics.collect(posterior, x, model.dictionary, model.prior, sample_weight)
-        memory = (10_000 if _overcomplete(model) else 100_000) if self.memory is None else self.memory
-        averages = state.average(batch, weights, (1.0 - progress) * memory)
+        averages = state.average(batch, weights, (1.0 - progress) * self.memory)
         dictionary = preconditioned_step(
             model,
             batch.normalized(),
@@ -94,12 +91,3 @@ class OnlineEM:
             scale * self.step_size * (1.0 - progress),
         )
         return state.follow(dictionary, averages)
-
-
-def learning_inference(overcomplete: bool) -> DiagonalInference:
-    """Return an E-step of as many iterations as learning with diagonal posteriors needs."""
-    return DiagonalInference(tolerance=0.0, max_iterations=20 if overcomplete else 6)
-
-
-def _overcomplete(model: SparseCodingModel) -> bool:
-    return model.n_components > model.n_features

@@ -20,7 +20,7 @@ from entrosparse.learning.threads import as_many_threads_as_help
 from entrosparse.metrics import dead_latents, gini
 from entrosparse.model import SparseCodingModel, check_data
 
-_SAMPLE = 4096  # rows that learning starts from
+_SAMPLE = 8192  # rows that learning starts from
 _REPORT_TOLERANCE = 0.01  # nats per data point
 
 
@@ -195,9 +195,10 @@ def train(
     annealed = next((k for k in range(epochs, 0, -1) if weights_of[k - 1] != weights_of[-1]), 0)
     changes = {k: w for k, w in enumerate(weights_of) if k == 0 or w != weights_of[k - 1]}
     task = Task(learner, epochs, batch_size, seed, changes, n_samples, sample, test, sample_weight)
+    started = time.perf_counter()
     state = learner.start(sample, torch.Generator().manual_seed(seed), shares(first))
     history: list[EpochRecord] = []
-    seconds, position = 0.0, 0
+    seconds, position = time.perf_counter() - started, 0
 
     def one_step_on() -> Snapshot:
         stepped = learner.step(state, sample[:batch_size], weights_of[0], 0.0, 1.0, None)
