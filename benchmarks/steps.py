@@ -68,7 +68,7 @@ def roofline(bench: Bench) -> Part:
         for start in range(0, n, MINIBATCH):
             batch = x[start : start + MINIBATCH]
             codes = batch @ W
-            for _ in range(iterations):
+            for _ in range(1 + iterations):  # the start, and the sweeps
                 torch.mm(codes, G)
             codes @ W.T, batch.T @ codes, codes.T @ codes
             W.T @ W, W @ G, W.T @ W, W @ G
