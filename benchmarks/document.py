@@ -27,22 +27,22 @@ process.
 
 - **time to bound**: every peer learns with three penalties (0.1, 0.2, 0.4 of ½‖x − Wz‖² + penalty ‖z‖₁),
   and its dictionaries are judged by the converged held-out ELBO, evaluation not timed. The best one sets
-  the bound; ours is the least time after which a run of 1 to 10 epochs is above it. The ratio is of
-  learning times.
+  the bound; ours is the least time after which a run of ¼ to 10 epochs (at H = 400, ¼ to 2) is above it;
+  below one epoch, a run is of that share of the patches. The ratio is of learning times, starts included.
 - **final bound**: held-out ELBO after 10 epochs, above that of the leading principal directions, with λ,
   σ² and diagonal posteriors at their optimum for both.
-- **encode**: all patches in batches of 512, at the tolerance at which every patch's ELBO is within 1e-3
-  nats of its optimum; lasso at the penalty of the model, σ²/λ. The works take turns, and the ratio is the
-  median.
-- **roofline**: an EM epoch over the products of its shapes alone, in turn: Wᵀx, Gν for each iteration,
-  and those of the statistics and of the dictionary step.
+- **encode**: all patches in batches of a size that the solver chooses, at the tolerance at which every
+  patch's ELBO is within 1e-3 nats of its optimum; lasso at the penalty of the model, σ²/λ. The works take
+  turns, and the ratio is the median.
+- **roofline**: an EM epoch over the products of its shapes alone, in turn: Wᵀx, one for the start
+  and Gν for each sweep of the E-step, and those of the statistics and of the dictionary step.
 - **full covariance**: all sweeps that leave the mean ELBO within 1e-3 nats, over as many Cholesky
   factorisations of as many matrices.
-- **overcomplete**: as time to bound, at H = 400; the iterations are those of a cold start.
+- **overcomplete**: as time to bound, at H = 400; the sweeps are those of a cold start.
 - **encoder**: an Adam epoch over the products of its forward and backward passes and of the statistics.
 - **scaling**: an epoch of N rows streamed from disk (D = 64, H = 32; memory is what the process holds
-  at the end that no file backs), and one step of 512 rows for H and D, where an E-step has 20
-  iterations if H > D, and 6 else; exponents are slopes of straight lines in log-log.
+  at the end that no file backs), and one step of 512 rows for H and D; exponents are slopes of
+  straight lines in log-log.
 - **threads**: an epoch of 5,120 patches with two threads allowed, over one with a single thread.
 - **start-up**: new processes in turn; the import is that of `torch` and a model class, less that of
   `torch`.

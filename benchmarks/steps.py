@@ -42,10 +42,11 @@ def encode(bench: Bench, model: SparseCodingModel) -> Part:
         if float((exact - elbos(x[:1024], model, DiagonalInference(t))).max()) < 1e-3
     )  # fmt: skip
     infer = DiagonalInference(tolerance)
+    size = infer.rows_at_once(H)
 
     def ours() -> None:
-        for start in range(0, n, MINIBATCH):
-            infer(x[start : start + MINIBATCH], model)
+        for start in range(0, n, size):
+            infer(x[start : start + size], model)
 
     penalty = float(model.noise_variance / model.prior_scale.mean())
     lines = []
