@@ -49,10 +49,10 @@ from pathlib import Path
 from entrosparse.learning import OnlineEM, train
 torch.set_num_threads(1)
 data = np.load(sys.argv[1], mmap_mode="r")[: int(sys.argv[2])]
-last = train(OnlineEM(32), data, np.array(data[:256]), epochs=1).history[-1]
+start, end = train(OnlineEM(32), data, np.array(data[:256]), epochs=1).history
 status = Path("/proc/self/status")
 held = re.search(r"RssAnon:\\s+(\\d+)", status.read_text()) if status.exists() else None
-print(json.dumps([last.seconds, 1024 * int(held[1]) if held else 0]))
+print(json.dumps([end.seconds - start.seconds, 1024 * int(held[1]) if held else 0]))
 """
 
 
