@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import final
 
 import numpy as np
 import torch
@@ -21,19 +21,17 @@ from entrosparse.experiments.base import (
     Table,
     draw_patches,
 )
+from entrosparse.experiments.parameters import Parameters
 from entrosparse.learning import evaluate
 from entrosparse.learning.initialization import initial_model
-from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import analytic_elbo, entropy_elbo, monte_carlo_elbo, optimal_scales
-from entrosparse.posteriors import Diagonal
 from entrosparse.priors import PRIORS
-from entrosparse.statistics import Statistics
 
 _SAMPLES = (1, 10, 100)
 _NEAR = 1.0  # nats below the end of the entropy ELBO: learning has converged
 _UNBIASED = 2.0  # most that the squared bias found may be of what chance gives
 _ENTROPY, _FREE = "entropy ELBO", "analytic ELBO, λ and σ² free"
-_PARTS = {"mean": "posterior means ν", "log_scale": "log deviations τ", "free": "dictionary W"}
+_PARTS = {"mean": "posterior means ν", "log_scale": "log deviations τ", "matrix": "dictionary W"}
 
 
 @final
@@ -63,58 +61,29 @@ class StochasticConfig(PatchConfig):
     n_draws: int = 10
 
 
-@dataclass(frozen=True, eq=False)
-class _Parameters:
-    """All that is learned: W before normalization, and ν, log τ of each patch; log λ and log σ²."""
-
-    free: Tensor
-    mean: Tensor
-    log_scale: Tensor
-    log_prior_scale: Tensor
-    log_noise_variance: Tensor
-
-    @classmethod
-    def start(cls, x: Tensor, config: StochasticConfig) -> Self:
-        generator = torch.Generator().manual_seed(config.seed)
-        model = initial_model(x, config.n_components, "data", PRIORS["laplace"], generator)
-        mean = x.new_zeros(len(x), config.n_components)
-        log_prior_scale = model.prior_scale.log()
-        return cls(
-            model.dictionary,
-            mean,
-            log_prior_scale.expand_as(mean),
-            log_prior_scale,
-            model.noise_variance.log(),
-        )
-
-    def leaves(self) -> Self:
-        """Return a copy to take gradients in."""
-        return type(self)(
-            **{name: part.detach().clone().requires_grad_() for name, part in vars(self).items()}
-        )
-
-    @property
-    def posterior(self) -> Diagonal:
-        return Diagonal(self.mean, self.log_scale.exp())
-
-    @property
-    def model(self) -> SparseCodingModel:
-        return SparseCodingModel(
-            unit_columns(self.free), self.log_prior_scale.exp(), self.log_noise_variance.exp()
-        )
-
-    def statistics(self, x: Tensor) -> Statistics:
-        return Statistics.collect(self.posterior, x, unit_columns(self.free), PRIORS["laplace"])
+def _start(x: Tensor, config: StochasticConfig) -> Parameters:
+    generator = torch.Generator().manual_seed(config.seed)
+    model = initial_model(x, config.n_components, "data", PRIORS["laplace"], generator)
+    mean, log_prior_scale = x.new_zeros(len(x), config.n_components), model.prior_scale.log()
+    log_scale = log_prior_scale.expand_as(mean)
+    return Parameters(mean, log_scale, model.dictionary, log_prior_scale, model.noise_variance.log())
 
 
-Objective = Callable[[_Parameters, Tensor], Tensor]
+def _leaves(parameters: Parameters) -> Parameters:
+    """Return a copy to take gradients in."""
+    return Parameters(
+        **{name: part.detach().clone().requires_grad_() for name, part in vars(parameters).items()}
+    )
 
 
-def _entropy(parameters: _Parameters, x: Tensor) -> Tensor:
+Objective = Callable[[Parameters, Tensor], Tensor]
+
+
+def _entropy(parameters: Parameters, x: Tensor) -> Tensor:
     return entropy_elbo(parameters.statistics(x)).elbo
 
 
-def _analytic(parameters: _Parameters, x: Tensor) -> Tensor:
+def _analytic(parameters: Parameters, x: Tensor) -> Tensor:
     return analytic_elbo(parameters.statistics(x), parameters.model).elbo
 
 
@@ -127,7 +96,7 @@ def _sampled(n_samples: int, seed: int) -> Objective:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    parameters: _Parameters
+    parameters: Parameters
     steps: np.ndarray
     seconds: np.ndarray
     elbo: np.ndarray  # entropy ELBO of the current posteriors and dictionary
@@ -142,7 +111,7 @@ def run(config: StochasticConfig) -> Result:
     """Climb the ELBO with exact and with sampled gradients, from one start with one optimizer."""
     data = draw_patches(config)
     x = torch.from_numpy(data.train)
-    start = _Parameters.start(x, config)
+    start = _start(x, config)
     runs = {
         name: _climb(objective, start, x, config, config.n_steps, math.inf)
         for name, objective in ((_ENTROPY, _entropy), (_FREE, _analytic))
@@ -200,14 +169,14 @@ def _words(n_samples: int) -> str:
 
 def _climb(
     objective: Objective,
-    start: _Parameters,
+    start: Parameters,
     x: Tensor,
     config: StochasticConfig,
     n_steps: int | None,
     max_seconds: float,
 ) -> _Run:
     """Take steps of Adam on all the data until they, or the seconds, run out; look ever more rarely."""
-    parameters = start.leaves()
+    parameters = _leaves(start)
     optimizer = torch.optim.Adam(vars(parameters).values(), lr=config.learning_rate)
     steps, seconds, elbo = [0], [0.0], [_reached(parameters, x)]
     step, spent = 0, 0.0
@@ -227,12 +196,12 @@ def _climb(
 
 
 @torch.no_grad()
-def _reached(parameters: _Parameters, x: Tensor) -> float:
+def _reached(parameters: Parameters, x: Tensor) -> float:
     return float(_entropy(parameters, x))
 
 
 def _gradient_noise(
-    parameters: _Parameters, x: Tensor, config: StochasticConfig
+    parameters: Parameters, x: Tensor, config: StochasticConfig
 ) -> dict[str, dict[str, list[float]]]:
     """Compare sampled gradients with the exact one, at the λ and σ² that are optimal for the parameters.
 

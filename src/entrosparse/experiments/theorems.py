@@ -22,12 +22,10 @@ from entrosparse.experiments.base import (
     Table,
     draw_patches,
 )
+from entrosparse.experiments.parameters import Parameters
 from entrosparse.learning.initialization import initial_model
-from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
-from entrosparse.posteriors import Diagonal
 from entrosparse.priors import PRIORS
-from entrosparse.statistics import Statistics
 
 _MET = 1e-6  # nats
 _EXACT = 1e-10  # nats, or as a share of the largest gradient on the way
@@ -43,38 +41,13 @@ class TheoremsConfig(PatchConfig):
     """Settings; an epoch is one step of Adam on all patches."""
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class _Parameters:
-    """All that classical learning is free to change, as gradients see it.
+def _shared(parameters: Parameters) -> list[Tensor]:
+    """Return what the entropy ELBO depends on too."""
+    return [parameters.mean, parameters.log_scale, parameters.matrix]
 
-    Shapes are (N, H), (N, H), (D, H), (H,) and (); columns of W are normalized on the way to the objective.
-    """
 
-    mean: Tensor
-    log_scale: Tensor
-    matrix: Tensor
-    log_prior_scale: Tensor
-    log_noise_variance: Tensor
-
-    @property
-    def shared(self) -> list[Tensor]:
-        """What the entropy ELBO depends on too."""
-        return [self.mean, self.log_scale, self.matrix]
-
-    @property
-    def scales(self) -> list[Tensor]:
-        return [self.log_prior_scale, self.log_noise_variance]
-
-    @property
-    def model(self) -> SparseCodingModel:
-        return SparseCodingModel(
-            unit_columns(self.matrix), self.log_prior_scale.exp(), self.log_noise_variance.exp()
-        )
-
-    def statistics(self, x: Tensor) -> Statistics:
-        model = self.model
-        return Statistics.collect(Diagonal(self.mean, self.log_scale.exp()), x, model.dictionary, model.prior)
+def _scales(parameters: Parameters) -> list[Tensor]:
+    return [parameters.log_prior_scale, parameters.log_noise_variance]
 
 
 @final
@@ -132,17 +105,17 @@ def run(config: TheoremsConfig) -> Result:
     )
 
 
-def _start(x: Tensor, config: TheoremsConfig) -> _Parameters:
+def _start(x: Tensor, config: TheoremsConfig) -> Parameters:
     generator = torch.Generator().manual_seed(config.seed)
     dictionary = initial_model(x, config.n_components, "random", PRIORS["laplace"], generator).dictionary
     mean = x @ dictionary
     start = (mean, torch.zeros_like(mean), dictionary, torch.zeros_like(mean[0]), x.new_zeros(()))
-    return _Parameters(*(tensor.requires_grad_() for tensor in start))
+    return Parameters(*(tensor.requires_grad_() for tensor in start))
 
 
-def _learn(parameters: _Parameters, x: Tensor, steps: int) -> list[_Record]:
+def _learn(parameters: Parameters, x: Tensor, steps: int) -> list[_Record]:
     """Climb in place; return records of the start and of steps that are even on a log axis."""
-    leaves = [*parameters.shared, *parameters.scales]
+    leaves = [*_shared(parameters), *_scales(parameters)]
     adam = torch.optim.Adam(leaves, _LEARNING_RATE, eps=1e-16)  # gradients of one data point are of order 1/N
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     recorded = set(np.geomspace(1, steps, _N_RECORDS).round().astype(int).tolist())
@@ -158,7 +131,7 @@ def _learn(parameters: _Parameters, x: Tensor, steps: int) -> list[_Record]:
     return history
 
 
-def _record(parameters: _Parameters, x: Tensor, step: int) -> _Record:
+def _record(parameters: Parameters, x: Tensor, step: int) -> _Record:
     statistics, model = parameters.statistics(x), parameters.model
     prior_scale, noise_variance = (scale.detach() for scale in optimal_scales(statistics))
     optimum = replace(model, prior_scale=prior_scale, noise_variance=noise_variance)
@@ -173,8 +146,8 @@ def _record(parameters: _Parameters, x: Tensor, step: int) -> _Record:
     def gradients(objective: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return torch.autograd.grad(objective, leaves, retain_graph=True)
 
-    by_entropies = gradients(best, parameters.shared)
-    pairs = zip(by_entropies, gradients(at_optimum, parameters.shared), strict=True)
+    by_entropies = gradients(best, _shared(parameters))
+    pairs = zip(by_entropies, gradients(at_optimum, _shared(parameters)), strict=True)
     return _Record(
         step=step,
         elbo=classical.elbo.item(),
@@ -183,7 +156,7 @@ def _record(parameters: _Parameters, x: Tensor, step: int) -> _Record:
         identity=(at_optimum - best).abs().item(),
         prior_scale_error=(parameters.log_prior_scale - prior_scale.log()).abs().max().item(),
         noise_variance_error=(parameters.log_noise_variance - noise_variance.log()).abs().item(),
-        gradients=_largest(gradients(classical.elbo, [*parameters.shared, *parameters.scales])),
+        gradients=_largest(gradients(classical.elbo, [*_shared(parameters), *_scales(parameters)])),
         entropy_gradients=_largest(by_entropies),
         differences=_largest([one - other for one, other in pairs]),
     )
