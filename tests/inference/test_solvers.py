@@ -1,6 +1,7 @@
 """The battery that every E-step solver must pass, and what each kind adds."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from entrosparse.inference import DiagonalInference, FullInference, LowRankInfer
 from entrosparse.inference.newton import cholesky_of
 from entrosparse.learning.evaluation import evaluate
 from entrosparse.learning.initialization import initial_model
-from entrosparse.model import SparseCodingModel
+from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.priors import PRIORS
 
 ANNEALED = EntropyWeights(prior=2.0, likelihood=0.6)
@@ -87,6 +88,39 @@ def test_diagonal_agrees_with_a_generic_optimizer(generator, n_components, weigh
         assert reached >= best - 1e-9
         np.testing.assert_allclose(posterior.mean[n].numpy(), mean, atol=1e-4)
         np.testing.assert_allclose(posterior.scale[n].numpy(), scale, atol=1e-4)
+
+
+def test_the_gaussian_prior_needs_one_sweep(generator):
+    """The start is the answer: Wiener filtering."""
+    model = make_model(6, 9, generator, prior=PRIORS["gaussian"])
+    x, _ = model.sample(20, generator)
+    posterior = DiagonalInference(tolerance=0.0, max_iterations=1)(x, model)
+    assert float(stationarity(posterior, x, model).max()) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("n_features", "n_components", "correlation", "noise_variance"),
+    [
+        (25, 10, 3.0, 1e-2),
+        (64, 32, 1.0, 1e-3),
+        (64, 64, 0.0, 1e-3),
+        (50, 100, 0.0, 1e-2),
+        (25, 3, 10.0, 1e-3),
+    ],
+)
+def test_momentum_neither_diverges_nor_stalls(
+    generator, n_features, n_components, correlation, noise_variance
+):
+    """Where atoms are alike and noise is small, plain sweeps crawl and unchecked momentum diverges."""
+    model = make_model(n_features, n_components, generator)
+    common = torch.randn(n_features, 1, generator=generator, dtype=torch.float64)
+    atoms = unit_columns(model.dictionary * n_features**0.5 + correlation * common)
+    model = replace(model, dictionary=atoms, noise_variance=torch.tensor(noise_variance).double())
+    x, _ = model.sample(100, generator)
+    for dtype in (torch.float64, torch.float32):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            DiagonalInference(tolerance=2e-2, max_iterations=400)(x.to(dtype), model.to(dtype))
 
 
 @pytest.mark.parametrize("n_components", [2, 4])
