@@ -120,11 +120,11 @@ class _Blocks:
 
     @classmethod
     def of(cls, problem: EStepProblem) -> Self:
-        """Cut the latents into blocks; into one if entries are missing, where G differs between rows."""
+        """Cut the latents into blocks: few where entries are missing and each costs a reconstruction."""
         hessian = problem.shared_hessian
-        size = len(hessian)
+        size = -(-len(hessian) // _LEAST_BLOCKS)
         if problem.observed is None:
-            size = min(_BLOCK, -(-size // _LEAST_BLOCKS))
+            size = min(size, _BLOCK)
         latents = [slice(first, first + size) for first in range(0, len(hessian), size)]
         largest = [torch.linalg.eigvalsh(hessian[part, part])[-1] for part in latents]
         return cls(latents, torch.stack(largest).repeat_interleave(size)[: len(hessian)])
