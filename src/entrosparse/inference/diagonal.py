@@ -122,9 +122,10 @@ class _Blocks:
     def of(cls, problem: EStepProblem) -> Self:
         """Cut the latents into blocks: few where entries are missing and each costs a reconstruction."""
         hessian = problem.shared_hessian
-        size = -(-len(hessian) // _LEAST_BLOCKS)
+        count = _LEAST_BLOCKS
         if problem.observed is None:
-            size = min(size, _BLOCK)
+            count = max(count, round(len(hessian) / _BLOCK))
+        size = -(-len(hessian) // count)
         latents = [slice(first, first + size) for first in range(0, len(hessian), size)]
         largest = [torch.linalg.eigvalsh(hessian[part, part])[-1] for part in latents]
         return cls(latents, torch.stack(largest).repeat_interleave(size)[: len(hessian)])
