@@ -27,7 +27,7 @@ process.
 
 - **time to bound**: every peer learns with three penalties (0.1, 0.2, 0.4 of ½‖x − Wz‖² + penalty ‖z‖₁),
   and its dictionaries are judged by the converged held-out ELBO, evaluation not timed. The best one sets
-  the bound; ours is the least time after which a run of ¼ to 10 epochs (at H = 400, ¼ to 2) is above it;
+  the bound; ours is the least time after which a run of 0.2 to 10 epochs (at H = 400, to 2) is above it;
   below one epoch, a run is of that share of the patches. The ratio is of learning times, starts included.
 - **final bound**: held-out ELBO after 10 epochs, above that of the leading principal directions, with λ,
   σ² and diagonal posteriors at their optimum for both.

@@ -9,7 +9,7 @@ from measuring import Bench, Line, Part, bound, elbos, principal_directions, wit
 from peers import PENALTIES, Learned, fast_ica, scikit_learn, spams
 
 H = 100
-RUNS = (0.25, 0.5, 1, 2, 3, 6, 10)  # lengths of our runs in epochs: a short one passes a low bound sooner
+RUNS = (0.2, 0.6, 1, 2, 3, 6, 10)  # lengths of our runs in epochs: a short one passes a low bound sooner
 
 
 def measure(bench: Bench) -> Part:
@@ -54,7 +54,7 @@ def measure(bench: Bench) -> Part:
 def measure_overcomplete(bench: Bench) -> Part:
     n, bench = 400, replace(bench, heldout=bench.heldout[:1024])
     floor = bound(principal_directions(bench.train, min(n, bench.train.shape[1])), bench)
-    ours = _our_runs(bench, n, (0.5,) if bench.quick else (0.25, 0.5, 1, 2))
+    ours = _our_runs(bench, n, (0.6,) if bench.quick else (0.2, 0.6, 1, 2))
     penalties = PENALTIES[1:2] if bench.quick else PENALTIES
     share = 10 if bench.quick else 200
     theirs = _points(bench, [spams(bench.train, n, penalty, share) for penalty in penalties])

@@ -75,8 +75,10 @@ class SparseCodingModel:
     @cached_property
     def gram_norm(self) -> Tensor:
         """``‖G‖₁₆``, the Schatten norm: from ``λ_max(G)`` to ``H^(1/16)`` times it, shape ()."""
-        size = torch.linalg.matrix_norm(self.gram)
-        power = self.gram / size
+        overcomplete = self.n_components > self.n_features
+        product = self.dictionary @ self.dictionary.T if overcomplete else self.gram  # same norms, D x D
+        size = torch.linalg.matrix_norm(product)
+        power = product / size
         for _ in range(3):
             power = power @ power
         return size * torch.linalg.matrix_norm(power) ** 0.125
