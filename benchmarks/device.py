@@ -7,6 +7,7 @@ import torch
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference import FullInference
 from entrosparse.learning import OnlineEM, train
+from entrosparse.learning.e_step import LEARNING_INFERENCE
 from measuring import Bench, Line, Part
 
 N, MINIBATCH = 204_800, 4096
@@ -50,7 +51,7 @@ def _products(n_components: int) -> float:
     def products() -> None:
         for _ in range(N // MINIBATCH):
             codes = x @ W
-            for _ in range(6 if n_components <= 256 else 20):
+            for _ in range(1 + LEARNING_INFERENCE.max_iterations):  # the start, and the sweeps
                 torch.mm(codes, G)
             codes @ W.T, x.T @ codes, codes.T @ codes
 

@@ -10,6 +10,7 @@ from entrosparse.inference import (
     LowRankEncoder,
 )
 from entrosparse.learning import AdamLearner, OnlineEM, train
+from entrosparse.learning.e_step import LEARNING_INFERENCE
 from entrosparse.model import SparseCodingModel
 from measuring import Bench, Line, Part, elbos, ratio
 from peers import lasso_codes
@@ -62,14 +63,13 @@ def roofline(bench: Bench) -> Part:
     """An EM epoch, over its own matrix products alone in the same shapes."""
     learner, n = OnlineEM(H), 5120 if bench.quick else 20_480
     x = torch.from_numpy(bench.train[:n])
-    iterations = learner.start(x[:1024], torch.Generator().manual_seed(0)).inference.max_iterations
     W, G = torch.randn(D, H), torch.randn(H, H)
 
     def products() -> None:
         for start in range(0, n, MINIBATCH):
             batch = x[start : start + MINIBATCH]
             codes = batch @ W
-            for _ in range(1 + iterations):  # the start, and the sweeps
+            for _ in range(1 + LEARNING_INFERENCE.max_iterations):  # the start, and the sweeps
                 torch.mm(codes, G)
             codes @ W.T, batch.T @ codes, codes.T @ codes
             W.T @ W, W @ G, W.T @ W, W @ G
