@@ -13,7 +13,7 @@ from entrosparse.inference import (
     LowRankInference,
 )
 from entrosparse.learning import AdamLearner, OnlineEM, RefinedEM
-from entrosparse.learning.online_em import LEARNING_INFERENCE
+from entrosparse.learning.e_step import LEARNING_INFERENCE
 from entrosparse.priors import Prior
 
 COVARIANCES = ("diagonal", "low-rank", "full")

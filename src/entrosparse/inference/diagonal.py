@@ -38,9 +38,9 @@ class DiagonalInference:
     ----------
     tolerance : float
         A data point is finished when its stationarity residual, in nats per posterior deviation, is at most
-        this. With 0 all iterations are done and no residual is computed, which is what learners want.
+        this. With 0 all sweeps are done and no residual is computed, which is what learners want.
     max_iterations : int
-        Iterations for each data point at most.
+        Sweeps for each data point at most.
     """
 
     tolerance: float = 1e-3
@@ -133,13 +133,16 @@ class _Blocks:
 
 @dataclass(frozen=True)
 class _State:
-    """Where the sweeps are; the matrices (N, H) are column-major, so that a block is one piece of memory."""
+    """Where the sweeps are; the matrices (N, H) are column-major, so that a block is one piece of memory.
+
+    Momentum and the least squared step since it was dropped, in the metric of the majorizers, are (N, 1).
+    """
 
     mean: Tensor
     scale: Tensor
     previous: Tensor
     momentum: Tensor
-    length: Tensor
+    squared_step: Tensor
 
     def rows(self, index: Tensor) -> Self:
         return type(self)(*(tensor.T[:, index].T for tensor in vars(self).values()))
@@ -161,26 +164,27 @@ def _start(problem: EStepProblem, start: Posterior | None) -> _State:
 
 
 def _sweep(problem: EStepProblem, blocks: _Blocks, state: _State) -> _State:
+    """Return the state after one sweep of the means, block by block, and one step of all deviations."""
     mean = torch.lerp(state.previous, state.mean, 1.0 + state.momentum)
     majorizer = problem.prior.majorizer(mean, state.scale, problem.prior_scale)
-    curvature, length = majorizer + blocks.curvature, torch.zeros_like(state.momentum)
+    curvature, squared_step = majorizer + blocks.curvature, torch.zeros_like(state.momentum)
     for block in blocks.latents:
         part = mean[:, block]
         gradient = problem.likelihood_gradient(mean, block).addcmul_(majorizer[:, block], part)
         step = gradient / curvature[:, block]
         part.sub_(step, alpha=_RELAXATION)
-        length += torch.linalg.vecdot(gradient, step).unsqueeze(1)
-    ratio = length / state.length.clamp_min(torch.finfo(length.dtype).tiny)
+        squared_step += torch.linalg.vecdot(gradient, step).unsqueeze(1)
+    ratio = squared_step / state.squared_step.clamp_min(torch.finfo(squared_step.dtype).tiny)
     shrinks = ratio <= _TOLERATED_GROWTH
     momentum = torch.where(shrinks, ratio.clamp(max=1.0), 0.0)
-    length = torch.where(shrinks, torch.minimum(length, state.length), length)
+    squared_step = torch.where(shrinks, torch.minimum(squared_step, state.squared_step), squared_step)
 
     share, slope = problem.prior.precision_share(mean, state.scale, problem.prior_scale)
     of_data = state.scale.square().mul_(problem.diagonal())
     slope.add_(of_data, alpha=2.0)
     log_step = share.add_(of_data).sub_(1.0).div_(slope).neg_().clamp_(-_MAX_LOG_STEP, _MAX_LOG_STEP)
     scale = log_step.exp_().mul_(state.scale)
-    return _State(mean, scale, state.mean, momentum, length)
+    return _State(mean, scale, state.mean, momentum, squared_step)
 
 
 def _column_major(matrix: Tensor) -> Tensor:

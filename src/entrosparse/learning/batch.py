@@ -1,7 +1,7 @@
 """Learning from data in memory: EM that cools the noise, with momentum, and restarts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import InputError
-from entrosparse.inference import DiagonalInference, Inference
-from entrosparse.learning.e_step import e_step
+from entrosparse.inference import Inference
+from entrosparse.learning.e_step import LEARNING_INFERENCE, e_step
 from entrosparse.learning.initialization import initial_model
 from entrosparse.learning.m_step import preconditioned_step
 from entrosparse.learning.running import NOISE_FLOOR, SCALE_FLOOR
@@ -84,7 +84,7 @@ class BatchEM:
     n_components: int
     init: str | Any = "ica"
     prior: Prior = PRIORS["laplace"]
-    inference: Inference = field(default=DiagonalInference(tolerance=0.0, max_iterations=3))
+    inference: Inference = LEARNING_INFERENCE
     n_init: int = 1
     cooling: float = 0.98
     step_size: float = 1.0

@@ -73,9 +73,9 @@ def initial_model(
         A sample of the data; missing entries (NaN) count as 0 here.
     n_components : int
         Number of latents H.
-    dictionary : {"data", "random", "ica"} or array of shape (D, H)
-        Data points, random directions, independent components by FastICA (and data points, if H is more than
-        the dimensions that the data span), or the atoms themselves; columns are scaled to unit length.
+    dictionary : {"ica", "data", "random"} or array of shape (D, H)
+        Independent components by FastICA (and data points, if H is more than the dimensions that the data
+        span), data points, random directions, or the atoms themselves; columns are scaled to unit length.
     prior : Prior
         Prior of the codes.
     generator : torch.Generator

@@ -7,15 +7,13 @@ import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
-from entrosparse.inference import DiagonalInference, Inference
+from entrosparse.inference import Inference
+from entrosparse.learning.e_step import LEARNING_INFERENCE
 from entrosparse.learning.initialization import initial_model
 from entrosparse.learning.m_step import preconditioned_step
 from entrosparse.learning.running import RunningState
 from entrosparse.priors import PRIORS, Prior
 from entrosparse.statistics import Statistics
-
-LEARNING_INFERENCE = DiagonalInference(tolerance=0.0, max_iterations=3)
-"""An E-step that is long enough while learning."""
 
 
 @final
