@@ -7,7 +7,7 @@ import torch
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference import FullInference
 from entrosparse.learning import OnlineEM, train
-from entrosparse.learning.e_step import LEARNING_INFERENCE
+from entrosparse.learning._e_step import LEARNING_INFERENCE
 from measuring import Bench, Line, Part
 
 N, MINIBATCH = 204_800, 4096

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.ticker import NullLocator
 
-from entrosparse import plots
+from entrosparse.app import plots
 from measuring import Line
 
 HERE = Path(__file__).parent

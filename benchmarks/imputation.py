@@ -17,7 +17,7 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, SimpleImputer
 
 from entrosparse import SparseCoding
-from entrosparse.data import default_images, load_images, prepare_images, random_patches
+from entrosparse.images import default_images, load_images, prepare_images, random_patches
 from measuring import arguments
 
 SHARE = 0.3

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from entrosparse.inference import DiagonalInference
-from entrosparse.learning import GradientEM, OnlineEM, evaluate, train
+from entrosparse.learning import OnlineEM, evaluate, train
 from entrosparse.model import SparseCodingModel
+from entrosparse.reproduce.shared.paper_learners import GradientEM
 from measuring import Bench, Line, Part, bound, elbos, principal_directions, with_dictionary
 from peers import PENALTIES, Learned, fast_ica, scikit_learn, spams
 

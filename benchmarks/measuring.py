@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from entrosparse.data import default_images, load_images, prepare_images, random_patches
+from entrosparse.images import default_images, load_images, prepare_images, random_patches
 from entrosparse.inference import Inference
 from entrosparse.learning import evaluate
-from entrosparse.learning.initialization import initial_model
+from entrosparse.learning._initialization import initial_model
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import pointwise_elbo
 from entrosparse.priors import PRIORS

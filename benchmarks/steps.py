@@ -10,7 +10,7 @@ from entrosparse.inference import (
     LowRankEncoder,
 )
 from entrosparse.learning import AdamLearner, OnlineEM, train
-from entrosparse.learning.e_step import LEARNING_INFERENCE
+from entrosparse.learning._e_step import LEARNING_INFERENCE
 from entrosparse.model import SparseCodingModel
 from measuring import Bench, Line, Part, elbos, ratio
 from peers import lasso_codes

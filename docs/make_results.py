@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from entrosparse.experiments.results import SavedResult, load_results
+from entrosparse.reproduce.framework.results import SavedResult, load_results
 
 DOCS = Path(__file__).parent
 PICTURES = {"optimization": "elbo", "annealing-fields": "prior-annealing"}

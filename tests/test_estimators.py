@@ -29,9 +29,9 @@ from sklearn.utils.estimator_checks import (
 )
 
 from entrosparse import SparseCoding
-from entrosparse.data import bars
 from entrosparse.errors import InputError
-from entrosparse.estimators import sparse_coding
+from entrosparse.estimators import _sparse_coding as sparse_coding
+from entrosparse.images import bars
 from entrosparse.learning import Checkpoints
 from entrosparse.metrics import match_atoms
 

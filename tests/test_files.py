@@ -2,7 +2,7 @@ import stat
 
 import pytest
 
-from entrosparse.files import write_atomically
+from entrosparse._files import write_atomically
 
 
 def test_new_content_replaces_the_old(tmp_path):

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from entrosparse._files import write_atomically
 from entrosparse.closed_form import LOG_2PI
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.files import write_atomically
 from entrosparse.priors import PRIORS, Prior
 
 _FORMAT = "entrosparse-model-1"

@@ -20,12 +20,12 @@ import torch
 from mutations import mutate
 from scipy.io import savemat
 
-from entrosparse.config import FitConfig
-from entrosparse.data import load_images
+from entrosparse.app.config import FitConfig
+from entrosparse.app.runs import RunInfo, RunWriter, load_run
 from entrosparse.errors import FileFormatError, InputError
+from entrosparse.images import load_images
 from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel
-from entrosparse.runs import RunInfo, RunWriter, load_run
 
 
 def peak_memory() -> int:

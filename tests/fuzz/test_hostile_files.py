@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 
 from conftest import make_model
-from entrosparse.data import images, load_images
 from entrosparse.errors import FileFormatError
+from entrosparse.images import _pictures, load_images
 from entrosparse.model import SparseCodingModel
 
 
@@ -102,7 +102,7 @@ def test_files_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch, rng, n
     path = tmp_path / name
     WRITERS[name](path, rng.integers(256, size=(20, 30), dtype=np.uint8))
     assert load_images(path)
-    monkeypatch.setattr(images, "_most_bytes", lambda file: 5000)
+    monkeypatch.setattr(_pictures, "_most_bytes", lambda file: 5000)
     with pytest.raises(FileFormatError, match="5,000"):
         load_images(path)
 

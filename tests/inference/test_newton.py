@@ -6,7 +6,7 @@ import torch
 from conftest import make_model
 from entrosparse.errors import ConvergenceWarning, NumericalError
 from entrosparse.inference import FullInference
-from entrosparse.inference.newton import cholesky_of, inverse_cholesky_of
+from entrosparse.inference._newton import cholesky_of, inverse_cholesky_of
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-12}
 
@@ -61,7 +61,7 @@ def test_full_posteriors_do_not_depend_on_how_many_fit_the_cache(generator, monk
     model = make_model(9, 5, generator)
     x = model.sample(10, generator)[0]
     together = FullInference()(x, model)
-    monkeypatch.setattr("entrosparse.inference.full._CACHED", 4 * 5**2)
+    monkeypatch.setattr("entrosparse.inference._full_solver._CACHED", 4 * 5**2)
     apart = FullInference()(x, model)
     torch.testing.assert_close(apart.mean, together.mean)
     torch.testing.assert_close(apart.factor, together.factor)

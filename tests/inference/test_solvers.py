@@ -10,12 +10,12 @@ import torch
 import oracles
 from conftest import make_model
 from entrosparse.annealing import EntropyWeights
-from entrosparse.data import bars
 from entrosparse.errors import ConvergenceWarning, InputError, NumericalError
+from entrosparse.images import bars
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference, stationarity
-from entrosparse.inference.newton import cholesky_of
-from entrosparse.learning.evaluation import evaluate
-from entrosparse.learning.initialization import initial_model
+from entrosparse.inference._newton import cholesky_of
+from entrosparse.learning._evaluation import evaluate
+from entrosparse.learning._initialization import initial_model
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.priors import PRIORS
 

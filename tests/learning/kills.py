@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from entrosparse import cli
+from entrosparse.app import cli
 from entrosparse.inference import LowRankEncoder
 from entrosparse.learning import AdamLearner, OnlineEM, RefinedEM, train
-from entrosparse.learning.checkpoints import Checkpoints
+from entrosparse.learning._checkpoints import Checkpoints
 
 LEARNERS = {
     "online": OnlineEM(8),

@@ -7,15 +7,15 @@ from sklearn.decomposition import PCA
 import oracles
 from conftest import make_model
 from entrosparse.annealing import EntropyWeights
-from entrosparse.data import bars
 from entrosparse.errors import InputError
+from entrosparse.images import bars
 from entrosparse.inference import DiagonalInference, FullInference
-from entrosparse.learning import LBFGS, BatchEM, evaluate, exact_em
-from entrosparse.learning.initialization import initial_model
-from entrosparse.learning.lbfgs import _Profile
+from entrosparse.learning import BatchEM, evaluate, exact_em
+from entrosparse.learning._initialization import initial_model
 from entrosparse.metrics import match_atoms
 from entrosparse.model import SparseCodingModel
 from entrosparse.priors import PRIORS
+from entrosparse.reproduce.shared.dictionary_lbfgs import LBFGS, _Profile
 
 LEARNING_FULL = FullInference(tolerance=0.0, max_iterations=1)
 

@@ -18,8 +18,9 @@ from safetensors.torch import load, save
 from entrosparse.annealing import constant
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.inference import DiagonalEncoder, FullInference, LowRankEncoder, LowRankInference
-from entrosparse.learning import AdamLearner, Callback, GradientEM, OnlineEM, RefinedEM, train
-from entrosparse.learning.checkpoints import Checkpoints
+from entrosparse.learning import AdamLearner, Callback, OnlineEM, RefinedEM, train
+from entrosparse.learning._checkpoints import Checkpoints
+from entrosparse.reproduce.shared.paper_learners import GradientEM
 
 LEARNERS = {
     "diagonal": OnlineEM(8),
@@ -152,7 +153,7 @@ def test_one_can_be_asked_for(tmp_path):
 
 def test_they_come_after_some_time(tmp_path, monkeypatch):
     now = iter(range(1000))
-    monkeypatch.setattr("entrosparse.learning.checkpoints.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("entrosparse.learning._checkpoints.time.monotonic", lambda: next(now))
     learn(epochs=5, checkpoints=Checkpoints(tmp_path, 4))
     assert max(path.name for path in tmp_path.iterdir()) == "checkpoint-00000005"
 

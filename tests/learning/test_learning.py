@@ -6,12 +6,12 @@ import torch
 
 from conftest import make_model
 from entrosparse.annealing import SCHEDULES, EntropyWeights
-from entrosparse.data import bars
 from entrosparse.errors import ConvergenceWarning, InputError
+from entrosparse.images import bars
 from entrosparse.inference import DiagonalInference
 from entrosparse.learning import Callback, OnlineEM, evaluate, exact_em, train
-from entrosparse.learning.initialization import initial_model
-from entrosparse.learning.m_step import exact_sweep, preconditioned_step
+from entrosparse.learning._initialization import initial_model
+from entrosparse.learning._m_step import exact_sweep, preconditioned_step
 from entrosparse.metrics import match_atoms
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import optimal_scales

@@ -3,7 +3,7 @@ import torch
 
 from conftest import make_model
 from entrosparse.learning import Callback, OnlineEM, train
-from entrosparse.learning.threads import as_many_threads_as_help
+from entrosparse.learning._threads import as_many_threads_as_help
 
 
 @pytest.fixture

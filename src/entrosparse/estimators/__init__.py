@@ -1,3 +1,3 @@
 """Estimators with the interface of scikit-learn."""
 
-from entrosparse.estimators.sparse_coding import SparseCoding as SparseCoding
+from entrosparse.estimators._sparse_coding import SparseCoding as SparseCoding

@@ -1,11 +1,11 @@
 """How the codes of given data are found under a given model."""
 
-from entrosparse.inference.amortized import AmortizedInference as AmortizedInference
-from entrosparse.inference.amortized import RefinedInference as RefinedInference
-from entrosparse.inference.base import Inference as Inference
-from entrosparse.inference.diagonal import DiagonalInference as DiagonalInference
-from entrosparse.inference.encoders import DiagonalEncoder as DiagonalEncoder
-from entrosparse.inference.encoders import LowRankEncoder as LowRankEncoder
-from entrosparse.inference.full import FullInference as FullInference
-from entrosparse.inference.low_rank import LowRankInference as LowRankInference
-from entrosparse.inference.problem import stationarity as stationarity
+from entrosparse.inference._amortized import AmortizedInference as AmortizedInference
+from entrosparse.inference._amortized import RefinedInference as RefinedInference
+from entrosparse.inference._diagonal_solver import DiagonalInference as DiagonalInference
+from entrosparse.inference._encoders import DiagonalEncoder as DiagonalEncoder
+from entrosparse.inference._encoders import LowRankEncoder as LowRankEncoder
+from entrosparse.inference._full_solver import FullInference as FullInference
+from entrosparse.inference._low_rank_solver import LowRankInference as LowRankInference
+from entrosparse.inference._problem import stationarity as stationarity
+from entrosparse.inference._protocol import Inference as Inference

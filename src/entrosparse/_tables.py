@@ -1,0 +1,177 @@
+"""Tables read block by block, in memory or on disk, so that no more than a block of rows is ever unpacked."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, final
+
+import numpy as np
+import scipy.sparse
+import torch
+from numpy.typing import NDArray
+
+from entrosparse._checks import check_whole
+from entrosparse.errors import InputError
+
+
+@final
+class TableRows:
+    """Rows of a table, read when they are asked for; made by `as_rows`.
+
+    ``rows[index]`` takes a slice or an array of integers, in any order and with repetitions, and returns a
+    new C-contiguous array of shape (n, n_features). The table is read in ascending order, each row once.
+
+    Parameters
+    ----------
+    table : array-like of shape (n_rows, n_features)
+        Anything with a shape, a dtype, and rows that are read by a slice or an ascending array of integers.
+
+    Attributes
+    ----------
+    n_rows, n_features : int
+        Shape of the table.
+    dtype : numpy.dtype
+        Of what is returned: float32 for a table of float32 or float16, else float64.
+
+    Raises
+    ------
+    InputError
+        If the table is not of real numbers in two dimensions, or is empty; or if rows are chosen by anything
+        else.
+    IndexError
+        If a chosen row does not exist.
+    """
+
+    def __init__(self, table: Any) -> None:
+        shape = tuple(table.shape or ())
+        if len(shape) != 2 or 0 in shape:
+            raise InputError(
+                f"the 'X' parameter must have 2 dimensions, and at least one row and one column; "
+                f"got shape {shape}"
+            )
+        self.n_rows, self.n_features = shape
+        self.dtype = _floating(table.dtype)
+        self._table = table
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.floating[Any]]:
+        if isinstance(index, slice):
+            chosen = range(*index.indices(self.n_rows))
+            if chosen.step == 1:
+                return self._read(slice(chosen.start, max(chosen.start, chosen.stop)))
+            index = np.array(chosen, dtype=np.intp)
+        index = np.asarray(index)
+        if index.dtype.kind not in "iu":
+            raise InputError(f"rows must be chosen by a slice or an array of integers; got {index.dtype}")
+        if ((index < -self.n_rows) | (index >= self.n_rows)).any():
+            raise IndexError(f"the table has {self.n_rows} rows; got an index beyond them")
+        ascending, places = np.unique(np.where(index < 0, index + self.n_rows, index), return_inverse=True)
+        return self._read(ascending)[places]
+
+    def _read(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.floating[Any]]:
+        block = self._table[index]
+        return np.array(block.toarray() if scipy.sparse.issparse(block) else block, self.dtype, order="C")
+
+
+def as_rows(X: Any) -> TableRows:
+    """Return the rows of a table without reading them.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_rows, n_features)
+        A NumPy array or memory map, a SciPy sparse matrix or array, a Zarr array, an HDF5 dataset, a PyTorch
+        tensor, or anything else with a shape, a dtype and rows that can be indexed. A sparse table is held as
+        CSR, and its rows are filled in as they are read; a tensor is brought to the CPU.
+
+    Returns
+    -------
+    TableRows
+        Float32 stays float32 and float16 becomes it; all other real numbers are read as float64.
+
+    Raises
+    ------
+    InputError
+        If X is no such table, is not two-dimensional, has no rows or no columns, or holds anything but real
+        numbers.
+    """
+    if not (hasattr(X, "shape") and hasattr(X, "dtype")):
+        raise InputError(
+            f"the 'X' parameter must be an array, or a table on disk with a shape and a dtype; "
+            f"got {type(X).__name__}"
+        )
+    if scipy.sparse.issparse(X):
+        return TableRows(X.tocsr() if X.ndim == 2 else X)
+    if isinstance(X, torch.Tensor):
+        try:
+            return TableRows(X.detach().cpu().numpy())
+        except TypeError as error:
+            raise InputError(
+                f"the 'X' parameter must be a dense tensor of a type that NumPy has; "
+                f"got {X.layout} of {X.dtype}"
+            ) from error
+    return TableRows(X)
+
+
+def chunks(rows: Any, size: int) -> Iterator[NDArray[np.floating[Any]]]:
+    """Yield consecutive blocks of rows, the last one shorter where it must be.
+
+    Parameters
+    ----------
+    rows : TableRows, or other rows indexed by a slice
+        The table.
+    size : int
+        Rows in a block, at least 1.
+
+    Raises
+    ------
+    InputError
+        If ``size`` is out of range.
+    """
+    check_whole("size", size, 1)
+    return (rows[first : first + size] for first in range(0, len(rows), size))
+
+
+def stream(batches: Iterable[Any]) -> Iterator[NDArray[np.floating[Any]]]:
+    """Yield batches that may be passed once, checked to have the same columns.
+
+    Parameters
+    ----------
+    batches : iterable of array-like of shape (n, n_features)
+        Each is what `as_rows` takes; their numbers of rows may differ.
+
+    Yields
+    ------
+    ndarray of shape (n, n_features)
+        In the dtype of the first batch.
+
+    Raises
+    ------
+    InputError
+        When a batch is no table or has other columns than the first, or when there is no batch at all.
+    """
+    first = None
+    for number, batch in enumerate(batches):
+        try:
+            rows = as_rows(batch)
+        except InputError as error:
+            raise InputError(f"{error} in batch {number}") from error
+        first = first or rows
+        if rows.n_features != first.n_features:
+            raise InputError(
+                f"the batches of 'X' must have {first.n_features} columns, as the first has; "
+                f"batch {number} has {rows.n_features}"
+            )
+        yield rows[:].astype(first.dtype, copy=False)
+    if first is None:
+        raise InputError("the 'X' parameter must yield at least one batch; got none")
+
+
+def _floating(dtype: Any) -> np.dtype[Any]:
+    """Return the type in which numbers of a type are read."""
+    try:
+        given = np.dtype(dtype)
+    except TypeError:
+        given = np.dtype(object)
+    if given.kind not in "biuf":
+        raise InputError(f"the 'X' parameter must hold real numbers; got dtype {dtype}")
+    return np.dtype(np.float32 if given.kind == "f" and given.itemsize <= 4 else np.float64)

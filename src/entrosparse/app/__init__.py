@@ -1,0 +1,1 @@
+"""The application: what the command `entrosparse` needs and nobody else."""

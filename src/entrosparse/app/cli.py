@@ -1,0 +1,372 @@
+"""The command line. What a command needs is imported when it runs, so that help and errors come at once."""
+
+import argparse
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from entrosparse.app.config import FitConfig
+from entrosparse.errors import EntrosparseError, FileFormatError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from entrosparse.app.runs import Run
+    from entrosparse.learning._checkpoints import Checkpoints
+    from entrosparse.reproduce.framework.results import SavedResult
+
+FAILED, INTERRUPTED = 2, 130
+_ENCODED_AT_ONCE = 1024
+_RANK = 5
+_N_EXAMPLES = 12
+_PHOTOGRAPHS = "photographs that come with scikit-image"
+_OF_A_RUN = {
+    "resume": "go on with a run that was cut off, as if it had not been",
+    "info": "print what a run is",
+    "report": "make the page of a run again",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 after an error, 130 after Ctrl-C.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process by default.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        options = _parser().parse_args(_config_first(arguments))
+        return _COMMANDS[options.command](options[options.command])
+    except (EntrosparseError, argparse.ArgumentError) as error:
+        return _fail(str(error), FAILED)
+    except OSError as error:
+        about = f"'{error.filename}': " if error.filename else ""
+        return _fail(f"{about}{error.strerror or error}", FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print("entrosparse: warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
+def _fail(message: str, code: int) -> int:
+    print("entrosparse: error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """Put ``--config`` right behind the command, so that a flag wins over it wherever it stands."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config")
+    found, rest = finder.parse_known_args(arguments)
+    return rest if found.config is None else [*rest[:1], "--config", found.config, *rest[1:]]
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="entrosparse",
+        description="Learn sparse codes with honest uncertainty, by the entropy ELBO.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+
+    fit = ArgumentParser(
+        description="Learn a dictionary from images.", exit_on_error=False, allow_abbrev=False
+    )
+    fit.add_argument("--config", action="config", help="settings in a YAML file; flags win over it")
+    fit.add_argument(  # suppressed when missing, for a default here would win over the file
+        "input",
+        nargs="?",
+        type=str,
+        default=argparse.SUPPRESS,
+        help="folder or file of images; photographs by default",
+    )
+    for parameter in fields(FitConfig):
+        fit.add_argument(
+            f"--{parameter.name.replace('_', '-')}",
+            type=parameter.type,
+            default=parameter.default,
+            help=parameter.metadata["help"],
+        )
+    fit.add_argument("--out", type=str, help="new folder for the run; runs/<date and time> by default")
+    commands.add_subcommand("fit", fit, help="learn a dictionary from images")
+
+    encode = ArgumentParser(
+        description="Infer the codes of data under a learned model.", exit_on_error=False, allow_abbrev=False
+    )
+    encode.add_argument("run", type=str, help="run folder")
+    encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
+    encode.add_argument(
+        "--rows", action="store_true", help="INPUT is a .npy or .npz array, one prepared data point a row"
+    )
+    encode.add_argument(
+        "--covariance",
+        choices=("diagonal", "low-rank", "full"),
+        default="diagonal",
+        help="of the posteriors whose means and deviations are written",
+    )
+    encode.add_argument("--out", type=str, required=True, help="file of the codes, .npz")
+    commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
+
+    reproduce = ArgumentParser(
+        description="Run results of the paper, and lay them beside what it reports.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    reproduce.add_argument("name", type=str, help="result to run; all, or list to see them")
+    reproduce.add_argument(
+        "--scale", type=str, default="small", help="smoke, small (minutes) or paper (hours)"
+    )
+    reproduce.add_argument("--images", type=str, help="folder or file of images; photographs by default")
+    reproduce.add_argument(
+        "--dictionary", type=str, help=".npy file of a dictionary (D, H) for external-dictionary"
+    )
+    reproduce.add_argument("--out", type=str, help="new folder; runs/reproduce-<scale> by default")
+    reproduce.add_argument(
+        "--resume", action="store_true", help="keep the results in the folder, run the rest"
+    )
+    commands.add_subcommand("reproduce", reproduce, help="run the paper's figures and tables")
+
+    for name, description in _OF_A_RUN.items():
+        command = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
+        command.add_argument("run", type=str, help="run folder")
+        commands.add_subcommand(name, command, help=description)
+    return parser
+
+
+def _fit(options: Namespace) -> int:
+    config = FitConfig(**{parameter.name: options[parameter.name] for parameter in fields(FitConfig)})
+    config.validate()
+    source = options.get("input")
+    out = Path(options.out or f"runs/{datetime.now():%Y-%m-%d-%H%M%S}")
+
+    from entrosparse.app.runs import check_new_folder
+
+    check_new_folder(out)
+    return _learn(out, config, _PHOTOGRAPHS if source is None else os.path.abspath(source))
+
+
+def _resume(options: Namespace) -> int:
+    from entrosparse.app.runs import load_run
+
+    run = load_run(options.run)
+    if run.history[-1].epoch >= run.info.config.epochs:
+        return _finish(run.path)
+    return _learn(run.path, run.info.config, run.info.source, run)
+
+
+def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) -> int:
+    """Learn from the images of a source into a new run folder, or go on with the run that is there."""
+    import numpy as np
+    import torch
+
+    from entrosparse.annealing import get_schedule, stretched
+    from entrosparse.app.progress import FitProgress
+    from entrosparse.app.reports import write_report
+    from entrosparse.app.runs import RunInfo, RunWriter, load_run
+    from entrosparse.images import default_images, load_images, prepare_images, random_patches
+    from entrosparse.learning import OnlineEM, train
+
+    torch.set_num_threads(1)  # at these sizes more threads gain little, and on a busy machine lose much
+    schedule = get_schedule(config.annealing)
+    if config.stretch_annealing:
+        schedule = stretched(schedule, config.epochs)
+    images = default_images() if source == _PHOTOGRAPHS else load_images(source)
+    prepared = prepare_images(images, config.whiten)
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(config.seed).spawn(2)]
+    n_heldout = min(4096, max(64, config.n_patches // 10))
+    patches = random_patches(prepared.arrays, config.patch_size, config.n_patches, streams[0])
+    heldout = random_patches(prepared.arrays, config.patch_size, n_heldout, streams[1])[:]
+
+    info = RunInfo(config=config, source=source, image_names=tuple(prepared.names), gain=prepared.gain)
+    examples = _examples(heldout)
+    if run and (info.gain != run.info.gain or not np.array_equal(examples, run.examples)):
+        raise InputError(
+            f"the images of the run '{out}' must be those it began with; got others in '{source}'"
+        )
+    writer = RunWriter(out, info, examples, run.history if run else ())
+    try:
+        with FitProgress(writer, config.epochs, config.epochs * config.n_patches) as progress:
+            train(
+                OnlineEM(config.n_components),
+                patches,
+                heldout,
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                annealing=schedule,
+                seed=config.seed,
+                callback=progress,
+                checkpoints=_checkpoints(out),
+            )
+    except KeyboardInterrupt:
+        if not out.is_dir():
+            return _fail("interrupted before learning began; nothing was written", INTERRUPTED)
+        run = load_run(out)
+        write_report(run)
+        return _fail(
+            f"interrupted; '{out}' can be used as of epoch {run.history[-1].epoch}; "
+            f"to go on: entrosparse resume {shlex.quote(str(out))}",
+            INTERRUPTED,
+        )
+    return _finish(out)
+
+
+def _finish(out: Path) -> int:
+    """Write the report of a run that is complete; what it took to go on is not needed any more."""
+    from entrosparse.app.reports import write_report
+    from entrosparse.app.runs import load_run
+
+    write_report(load_run(out))
+    _checkpoints(out).remove()
+    print(f"wrote {out / 'report.html'}")
+    return 0
+
+
+def _checkpoints(out: Path) -> "Checkpoints":
+    from entrosparse.learning._checkpoints import Checkpoints
+
+    return Checkpoints(out / "checkpoints")
+
+
+def _examples(patches: "np.ndarray") -> "np.ndarray":
+    """Return a few patches, evenly spaced in order of contrast."""
+    import numpy as np
+
+    ranks = np.linspace(0, len(patches) - 1, _N_EXAMPLES + 1).round().astype(int)[1:]
+    return patches[np.argsort(patches.var(axis=1), kind="stable")[ranks]]
+
+
+def _encode(options: Namespace) -> int:
+    import numpy as np
+    import torch
+
+    from entrosparse._files import write_atomically
+    from entrosparse.app.runs import load_run
+    from entrosparse.images import Patches, load_images, prepare_images, tile_patches
+    from entrosparse.recipes import final_solver
+
+    out = Path(options.out)
+    if not out.parent.is_dir() or out.is_dir():
+        raise InputError(f"the 'out' parameter must be a file in a folder that exists; got '{out}'")
+    run = load_run(options.run)
+    found: dict[str, Any] = {}
+    if options.rows:
+        data: Patches | np.ndarray = _load_rows(Path(options.input), run)
+    else:
+        prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
+        data = tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
+        found = {"positions": tiles.positions, "image_names": np.array(prepared.names)}
+
+    infer = final_solver(options.covariance, min(_RANK, run.model.n_components), single_precision=True)
+    size = min(_ENCODED_AT_ONCE, infer.rows_at_once(run.model.n_components))
+    batches = (slice(start, start + size) for start in range(0, len(data), size))
+    codes = (infer(torch.from_numpy(data[batch]), run.model) for batch in batches)
+    means, scales = zip(*((code.mean, code.marginal_scale()) for code in codes), strict=True)
+    found["mean"], found["marginal_scale"] = torch.cat(means).numpy(), torch.cat(scales).numpy()
+    write_atomically(out, lambda file: np.savez(file, **found))
+    print(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
+    return 0
+
+
+def _load_rows(path: Path, run: "Run") -> "np.ndarray":
+    """Read a 2-D array of prepared data points, in the model's precision."""
+    import numpy as np
+
+    expected = f"'{path}' must be a .npy file, or a .npz file of one array, of finite numbers in D = "
+    expected += f"{run.model.dictionary.shape[0]} columns"
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            (rows,) = loaded.values() if path.suffix == ".npz" else (loaded,)
+        rows = rows.astype(run.examples.dtype)
+    except OSError:
+        raise
+    except Exception as error:
+        raise FileFormatError(f"{expected}; it cannot be read as that") from error
+    if rows.ndim != 2 or rows.shape[1] != run.model.dictionary.shape[0] or len(rows) == 0:
+        raise InputError(f"{expected}; got shape {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise InputError(f"{expected}; got NaN or infinite values")
+    return rows
+
+
+def _reproduce(options: Namespace) -> int:
+    from entrosparse.reproduce import EXPERIMENTS, get_experiment
+
+    if options.name == "list":
+        for name in EXPERIMENTS:
+            experiment = get_experiment(name)
+            print(f"{name:<22}{experiment.title} ({experiment.source})")
+        return 0
+    import torch
+
+    from entrosparse.reproduce.framework.running import reproduce
+
+    torch.set_num_threads(1)  # as in fit
+    out = Path(options.out or f"runs/reproduce-{options.scale}")
+    given = {"images": options.images, "dictionary": options.dictionary}
+    settings = {name: os.path.abspath(value) for name, value in given.items() if value is not None}
+    names = tuple(EXPERIMENTS) if options.name == "all" else (options.name,)
+    try:
+        reproduce(names, out, options.scale, settings, options.resume, _print_result)
+    except KeyboardInterrupt:
+        return _fail(f"interrupted; what is finished is in '{out}', and --resume goes on", INTERRUPTED)
+    print(f"wrote {out / 'report.html'}")
+    return 0
+
+
+def _print_result(result: "SavedResult") -> None:
+    held = sum(claim.holds for claim in result.claims)
+    print(
+        f"{result.name:<22}{result.seconds:>7.0f} s   {held} of {len(result.claims)} claims hold", flush=True
+    )
+
+
+def _info(options: Namespace) -> int:
+    from entrosparse.app.runs import load_run, summarise
+
+    run = load_run(options.run)
+    lines = summarise(run) | {"learned from": run.info.source, "version": run.info.version}
+    for name, value in lines.items():
+        print(f"{name:<30}{value}")
+    return 0
+
+
+def _report(options: Namespace) -> int:
+    from entrosparse.app.reports import write_report
+    from entrosparse.app.runs import load_run
+
+    run = load_run(options.run)
+    write_report(run)
+    print(f"wrote {run.path / 'report.html'}")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "fit": _fit,
+    "resume": _resume,
+    "encode": _encode,
+    "info": _info,
+    "report": _report,
+    "reproduce": _reproduce,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

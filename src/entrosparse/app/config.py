@@ -1,0 +1,81 @@
+"""The settings of a learning run: plain data that is checked before any work starts."""
+
+from dataclasses import dataclass, field, fields
+from numbers import Integral
+from typing import Any, final
+
+from entrosparse.annealing import get_schedule
+from entrosparse.errors import InputError
+
+
+def _integer(default: int, minimum: int, description: str) -> Any:
+    return field(default=default, metadata={"help": description, "minimum": minimum})
+
+
+def _name(default: str | bool, description: str) -> Any:
+    return field(default=default, metadata={"help": description})
+
+
+@final
+@dataclass(frozen=True)
+class FitConfig:
+    """What `entrosparse fit` learns, and from how much data.
+
+    Attributes
+    ----------
+    n_components : int
+        Number of latents H, that is of generative fields.
+    patch_size : int
+        Side of the square patches in pixels; D is its square.
+    n_patches : int
+        Number of patches drawn from the images for learning; at least one minibatch.
+    epochs : int
+        Passes over the patches.
+    batch_size : int
+        Patches per minibatch.
+    annealing : str
+        Name of the schedule of the entropy weights (Eq. 17, D.4).
+    stretch_annealing : bool
+        Spread what the schedule does in its first 10 epochs over all epochs.
+    whiten : str
+        ``"olshausen"`` or ``"none"``.
+    seed : int
+        Decides the patches drawn, their order and the start of learning.
+    """
+
+    n_components: int = _integer(100, 1, "number of generative fields H")
+    patch_size: int = _integer(16, 2, "side of the square patches, in pixels")
+    n_patches: int = _integer(204_800, 1, "patches drawn from the images for learning")
+    epochs: int = _integer(10, 1, "passes over the patches")
+    batch_size: int = _integer(512, 1, "patches per minibatch")
+    annealing: str = _name("none", "entropy annealing: none, prior, likelihood or tempering")
+    stretch_annealing: bool = _name(False, "spread the annealing of 10 epochs over all epochs")
+    whiten: str = _name("olshausen", "whitening of the images: olshausen or none")
+    seed: int = _integer(0, 0, "seed of the patches, their order and the start of learning")
+
+    def validate(self) -> None:
+        """Check every setting.
+
+        Raises
+        ------
+        InputError
+            With one line that names the setting, what is expected and what came.
+        """
+        for parameter in fields(self):
+            minimum, value = parameter.metadata.get("minimum"), getattr(self, parameter.name)
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if minimum is not None and not (whole and value >= minimum):
+                raise InputError(
+                    f"the '{parameter.name}' parameter must be an integer >= {minimum}; got {value!r}"
+                )
+        if self.n_patches < self.batch_size:
+            raise InputError(
+                f"the 'n_patches' parameter must be an integer >= {self.batch_size}, the batch size; "
+                f"got {self.n_patches}"
+            )
+        from entrosparse.images import WHITENINGS  # here, so that the command line starts without NumPy
+
+        get_schedule(self.annealing)
+        if self.whiten not in WHITENINGS:
+            known = ", ".join(repr(name) for name in WHITENINGS)
+            raise InputError(f"the 'whiten' parameter must be one of {known}; got {self.whiten!r}")

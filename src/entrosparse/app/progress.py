@@ -1,0 +1,82 @@
+"""What a learning run tells while it goes on."""
+
+from types import TracebackType
+from typing import Self, final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from entrosparse.app.runs import RunWriter
+from entrosparse.learning import Callback, EpochRecord
+from entrosparse.model import SparseCodingModel
+
+_HEADER = f"{'epoch':>5} {'ELBO':>10} {'H[q(z)]':>10} {'H[p(z)]':>10} {'H[p(x|z)]':>10} {'seconds':>8}"
+
+
+@final
+class FitProgress(Callback):
+    """Saves each epoch and prints its line; on a terminal, also shows a bar with the rate and the time left.
+
+    Parameters
+    ----------
+    writer : RunWriter
+        Keeps the epochs.
+    epochs : int
+        Epochs of the run.
+    n_samples : int
+        Patches of the run, over all epochs.
+    """
+
+    def __init__(self, writer: RunWriter, epochs: int, n_samples: int) -> None:
+        console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]} of {task.fields[epochs]}"),
+            BarColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._writer = writer
+        self._epochs = epochs
+        self._n_samples = n_samples
+        self._task = self._bar.add_task("", total=n_samples, epoch=1, epochs=epochs)
+
+    def __enter__(self) -> Self:
+        self._bar.console.print(_HEADER)
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def on_resume(self, history: list[EpochRecord], samples_seen: int) -> None:
+        """Say where learning goes on, and set the bar to it."""
+        self._bar.console.print(f"going on after {samples_seen:,} patches")
+        epoch = min(1 + samples_seen * self._epochs // self._n_samples, self._epochs)
+        self._bar.reset(self._task, completed=samples_seen, epoch=epoch, epochs=self._epochs)
+
+    def on_batch(self, samples_seen: int) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=samples_seen)
+
+    def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
+        """Save the epoch, then print its line."""
+        self._writer.save(model, record)
+        self._bar.console.print(
+            f"{record.epoch:5d} {record.elbo:10.3f} {record.posterior_entropy:10.3f} "
+            f"{record.prior_entropy:10.3f} {record.likelihood_entropy:10.3f} {record.seconds:8.1f}"
+        )
+        self._bar.update(self._task, epoch=min(record.epoch + 1, self._epochs))
+
+
+class _Rate(ProgressColumn):
+    """Patches per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0.0:,.0f} patches/s")

@@ -1,0 +1,74 @@
+"""The report of a run: one page that needs nothing but itself."""
+
+import io
+from dataclasses import asdict
+
+import torch
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from entrosparse._files import write_atomically
+from entrosparse.app import plots
+from entrosparse.app.html import inline_svg, png_address, render
+from entrosparse.app.runs import Run, summarise
+from entrosparse.inference import DiagonalInference
+
+
+def write_report(run: Run) -> None:
+    """Write ``fields.png`` and ``report.html`` into the folder of a run, from what the run holds.
+
+    Raises
+    ------
+    OSError
+        When a file cannot be written; it is then as it was before.
+    """
+    side = run.info.config.patch_size
+    figure = plots.draw_fields(run.model.dictionary.numpy(), run.model.prior_scale.numpy(), (side, side))
+    image = io.BytesIO()
+    figure.savefig(image, format="png", transparent=True)
+    fields = image.getvalue()
+    page = _render(run, fields)
+    write_atomically(run.path / "fields.png", lambda file: file.write(fields))
+    write_atomically(run.path / "report.html", lambda file: file.write(page))
+
+
+def _render(run: Run, fields: bytes) -> bytes:
+    """Return the page as HTML, with its figures inside."""
+    history = run.history
+    epochs = [record.epoch for record in history]
+    entropies = {
+        "posterior": [record.posterior_entropy for record in history],
+        "prior": [record.prior_entropy for record in history],
+        "likelihood": [record.likelihood_entropy for record in history],
+    }
+    annealed = [(record.gamma, record.delta) != (1.0, 1.0) for record in history]
+    return render(
+        "report.html.j2",
+        info=run.info,
+        headlines=summarise(run),
+        settings=asdict(run.info.config),
+        n_examples=len(run.examples),
+        fields=png_address(fields),
+        elbo=_svg(plots.draw_elbo(epochs, [record.elbo for record in history], annealed)),
+        entropies=_svg(plots.draw_entropies(epochs, entropies)),
+        prior_scales=_svg(plots.draw_prior_scales(run.model.prior_scale.numpy())),
+        patches=_svg(_draw_examples(run)),
+    )
+
+
+def _draw_examples(run: Run) -> Figure:
+    """Draw the example patches, with the mean and the deviation of their reconstructions W̃z under q."""
+    dictionary = run.model.dictionary
+    posterior = DiagonalInference()(torch.from_numpy(run.examples).to(dictionary), run.model)
+    reconstructions = posterior.mean @ dictionary.T
+    deviations = posterior.reconstruction_variance(dictionary).sqrt()
+    side = run.info.config.patch_size
+    return plots.draw_patches(run.examples, reconstructions.numpy(), deviations.numpy(), (side, side))
+
+
+def _svg(figure: Figure) -> Markup:
+    """Return a figure as an SVG element whose text and axes take the colour of the page."""
+    text = io.StringIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(text, format="svg", metadata=metadata)
+    return inline_svg(text.getvalue())

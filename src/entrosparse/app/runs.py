@@ -1,0 +1,264 @@
+"""The run folder: what a learning run leaves behind, and how it is read back.
+
+``config.json``
+    Format number, version, settings, where the images came from and the gain they were scaled by.
+``model.safetensors``
+    The model after the last complete epoch.
+``history.csv``
+    One row for each `EpochRecord`; row 0 is the state before learning.
+``examples.npz``
+    A few held-out patches, for the report.
+``checkpoints``
+    What it takes to go on after a kill (see `entrosparse.learning._checkpoints`), as long as learning lasts.
+``fields.png``, ``report.html``
+    Made from the files above when learning ends (see `entrosparse.app.reports`).
+
+A kill at any instant leaves a folder that can be used, or none. The folder is made under another name and
+renamed when it is complete. After that only the model and the history change, each replaced in one step,
+the model first: between the two the model is one epoch ahead of the last row. What depends on the epoch is
+read from the history, so there is nothing else to keep in step.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import BinaryIO, TypeVar, final, get_type_hints
+
+import numpy as np
+
+from entrosparse._files import whole_folder, write_atomically
+from entrosparse.app.config import FitConfig
+from entrosparse.errors import FileFormatError, InputError
+from entrosparse.learning import EpochRecord
+from entrosparse.model import SparseCodingModel
+
+FORMAT = 1
+
+Content = TypeVar("Content")
+
+
+@final
+@dataclass(frozen=True)
+class RunInfo:
+    """What it takes to use the model of a run again.
+
+    Attributes
+    ----------
+    config : FitConfig
+        Settings of the run.
+    source : str
+        Where the images came from.
+    image_names : tuple of str
+        Names of the images.
+    gain : float
+        Factor that scaled the whitened images.
+    version : str
+        Version of the package that learned the model.
+    """
+
+    config: FitConfig
+    source: str
+    image_names: tuple[str, ...]
+    gain: float
+    version: str = version("entrosparse")
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A run read back from its folder.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    info : RunInfo
+        Contents of ``config.json``.
+    model : SparseCodingModel
+        The model.
+    history : tuple of EpochRecord
+        At least the record of epoch 0.
+    examples : array of shape (N, D)
+        Held-out patches.
+    """
+
+    path: Path
+    info: RunInfo
+    model: SparseCodingModel
+    history: tuple[EpochRecord, ...]
+    examples: np.ndarray
+
+
+@final
+class RunWriter:
+    """Writes a run folder, one epoch after the other.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder to make; it must not exist, unless the run goes on.
+    info : RunInfo
+        Contents of ``config.json``.
+    examples : array of shape (N, D)
+        Held-out patches that the report shows.
+    history : sequence of EpochRecord
+        What the folder holds, if it is that of a run that goes on.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        info: RunInfo,
+        examples: np.ndarray,
+        history: Sequence[EpochRecord] = (),
+    ) -> None:
+        self.path = Path(path)
+        self.history = list(history)
+        self._info = info
+        self._examples = examples
+
+    def save(self, model: SparseCodingModel, record: EpochRecord) -> None:
+        """Write the model and the record of an epoch, in place of those from this epoch on.
+
+        The first call of a run makes the folder.
+
+        Raises
+        ------
+        OSError
+            When the disk refuses; what was there before is still usable.
+        """
+        history = [*(before for before in self.history if before.epoch < record.epoch), record]
+        if self.history:
+            _write_epoch(self.path, model, history)
+        else:
+            self._create(model, history)
+        self.history = history
+
+    def _create(self, model: SparseCodingModel, history: list[EpochRecord]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(self.path) as aside:
+            text = json.dumps({"format": FORMAT, **asdict(self._info)}, indent=2, ensure_ascii=False) + "\n"
+            write_atomically(aside / "config.json", lambda file: file.write(text.encode()))
+            write_atomically(aside / "examples.npz", self._write_examples)
+            _write_epoch(aside, model, history)
+
+    def _write_examples(self, file: BinaryIO) -> None:
+        np.savez(file, patches=self._examples)
+
+
+def check_new_folder(path: str | os.PathLike[str]) -> None:
+    """Check that a run folder can be made at ``path``, and make nothing.
+
+    Raises
+    ------
+    InputError
+        If something is there already, or the place where it would be made cannot be written to.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise InputError(f"the 'out' parameter must be a folder that does not exist yet; got '{path}'")
+    place = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise InputError(f"the 'out' parameter must lie in a folder that can be written to; got '{path}'")
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run folder.
+
+    Raises
+    ------
+    FileFormatError
+        If the folder or one of its files is missing or damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileFormatError(f"the 'run' parameter must be a run folder; got '{path}', which is no folder")
+    info = _read_info(path / "config.json")
+    model = SparseCodingModel.load(path / "model.safetensors")
+    examples = _read_examples(path / "examples.npz")
+    history = _read_history(path / "history.csv")
+    dimensions = {info.config.patch_size**2, model.dictionary.shape[0], examples.shape[1]}
+    if len(dimensions) != 1:
+        raise FileFormatError(
+            f"the files of the run '{path}' must have the same patch size; got {sorted(dimensions)} pixels"
+        )
+    return Run(path, info, model, history, examples)
+
+
+def summarise(run: Run) -> dict[str, str]:
+    """Return the headline numbers of a run as text, by name."""
+    start, end = run.history[0], run.history[-1]
+    dimension, n_components = run.model.dictionary.shape
+    return {
+        "held-out ELBO": f"{end.elbo:.2f} nats per patch",
+        "gained by learning": f"{end.elbo - start.elbo:.2f} nats per patch",
+        "generative fields": f"{n_components - end.dead_latents} in use of {n_components}",
+        "patch": f"{run.info.config.patch_size} x {run.info.config.patch_size} pixels, D = {dimension}",
+        "noise deviation": f"{end.noise_variance**0.5:.4f} data units",
+        "sparsity of the codes (Gini)": f"{end.gini_mean:.3f} ± {end.gini_std:.3f}",
+        "epochs": f"{end.epoch} of {run.info.config.epochs}",
+        "patches seen": f"{end.samples_seen:,}",
+        "learning time": f"{end.seconds:.1f} s",
+    }
+
+
+def _write_epoch(folder: Path, model: SparseCodingModel, history: Sequence[EpochRecord]) -> None:
+    model.save(folder / "model.safetensors")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(EpochRecord))
+    writer.writerows(asdict(record).values() for record in history)
+    write_atomically(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
+
+
+def _read_info(path: Path) -> RunInfo:
+    content = _read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
+    found = content.pop("format", None) if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise FileFormatError(f"'{path}' must have the run format {FORMAT}; got {found!r}")
+
+    def build() -> RunInfo:
+        config = FitConfig(**content.pop("config"))
+        config.validate()
+        return RunInfo(config, **{**content, "image_names": tuple(content["image_names"])})
+
+    return _read(path, build)
+
+
+def _read_history(path: Path) -> tuple[EpochRecord, ...]:
+    kinds = get_type_hints(EpochRecord)
+
+    def build() -> tuple[EpochRecord, ...]:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return tuple(EpochRecord(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows)
+
+    history = _read(path, build)
+    if not history:
+        raise FileFormatError(f"'{path}' must have a row for epoch 0 at least; got none")
+    return history
+
+
+def _read_examples(path: Path) -> np.ndarray:
+    def build() -> np.ndarray:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return np.atleast_2d(archive["patches"])
+
+    return _read(path, build)
+
+
+def _read(path: Path, build: Callable[[], Content]) -> Content:
+    """Return ``build()``, with whatever a missing or damaged file makes of it as one kind of error."""
+    try:
+        return build()
+    except FileNotFoundError:
+        raise FileFormatError(f"'{path}' is missing: this is no complete run folder") from None
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged files make their readers raise nearly anything
+        raise FileFormatError(f"'{path}' is damaged and cannot be read: {error}") from error

@@ -1,0 +1,308 @@
+"""Greyscale images from picture files, NumPy arrays and MATLAB files."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entrosparse.errors import FileFormatError, InputError
+from entrosparse.images._mat5 import read_mat5
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A named greyscale image, checked to be usable for learning.
+
+    Attributes
+    ----------
+    name : str
+        What messages call the image: the file's name, with the array and slice where there are several.
+    pixels : ndarray of float32, shape (height, width)
+        Copied from any real numeric array of at least 2 x 2 pixels. The unit is the source's own.
+
+    Raises
+    ------
+    InputError
+        If the pixels are of another kind or shape, if any is not finite, or if all are equal.
+    """
+
+    name: str
+    pixels: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        given = np.asarray(self.pixels)
+        if given.ndim != 2 or not _is_numeric_picture(given):
+            raise InputError(
+                f"image '{self.name}' must be a real numeric array of height x width, at least 2 x 2; "
+                f"got {given.dtype} of shape {given.shape}"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is counted below
+            pixels = np.array(given, dtype=np.float32, order="C")
+        n_bad = int(np.count_nonzero(~np.isfinite(pixels)))
+        if n_bad:
+            raise InputError(
+                f"image '{self.name}' must have finite pixels; {n_bad} of {pixels.size} are NaN or infinite"
+            )
+        if pixels.min() == pixels.max():
+            raise InputError(
+                f"image '{self.name}' must not be constant; all {pixels.size} pixels are {pixels[0, 0]:g}"
+            )
+        object.__setattr__(self, "pixels", pixels)
+
+
+def load_images(source: str | Path) -> list[Image]:
+    """Read greyscale images from a folder of pictures, a picture, an array file or a MATLAB file.
+
+    Parameters
+    ----------
+    source : str or Path
+        One of
+
+        - a folder: its PNG, JPEG, TIFF and WebP files in the order of their names, whatever else it holds;
+        - one such picture. Colour becomes luma in [0, 1], transparent parts are laid on white, and greys
+          deeper than 8 bits keep their values. Each page of a TIFF is an image;
+        - a ``.npy`` or ``.npz`` file (never unpickled), or a MATLAB ``.mat`` file (version 7.3 needs the
+          ``hdf5`` extra). A real numeric array of height x width is one image, and one of height x width x n
+          is n images, also when n is 3. Several arrays are taken in the order of their names; what else the
+          file holds is left aside.
+
+        No file may unpack to more than 256 MiB or a hundred times its own size, whichever is more.
+
+    Returns
+    -------
+    list of Image
+        At least one image.
+
+    Raises
+    ------
+    FileFormatError
+        If the source is missing, damaged, of an unknown kind, or holds no image.
+    InputError
+        If an image has pixels that are not finite or is constant, or if h5py is needed and missing.
+    """
+    source = Path(source)
+    if not os.path.exists(source):
+        raise FileFormatError(f"the 'source' parameter must be an existing file or folder; got '{source}'")
+    try:
+        paths = _pictures_in(source) if source.is_dir() else [source]
+    except OSError as error:
+        raise FileFormatError(f"cannot read '{source}': {_one_line(error)}") from error
+    if not paths:
+        raise FileFormatError(
+            f"the 'source' folder must hold {', '.join(_PICTURE_SUFFIXES)} files; found none in '{source}'"
+        )
+    return [image for path in paths for image in _read_file(path)]
+
+
+def default_images() -> list[Image]:
+    """Return the photographs that are installed with scikit-image: luma in [0, 1], at half their size.
+
+    Averaging blocks of 2 x 2 pixels removes most traces of image compression. Nothing is downloaded.
+
+    Returns
+    -------
+    list of Image
+        Six photographs, 150 to 256 pixels high.
+
+    Raises
+    ------
+    FileFormatError
+        If scikit-image was installed without them.
+    """
+    folder = Path(str(files("skimage.data")))
+    images = []
+    for name in _PHOTOGRAPHS:
+        (whole,) = _read_file(folder / name)
+        height, width = (side // 2 for side in whole.pixels.shape)
+        blocks = whole.pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
+        images.append(Image(Path(name).stem, blocks.mean(axis=(1, 3))))
+    return images
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in _PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _read_file(path: Path) -> list[Image]:
+    """Read one file: the only place where readers run, so that each of their failures becomes ours."""
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise FileFormatError(
+            f"the 'source' parameter must be a folder or a file of kind {', '.join(_READERS)}; got '{path}'"
+        )
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            arrays = read(file)
+    except InputError:
+        raise
+    except Exception as error:  # damaged files make their readers raise nearly anything
+        raise FileFormatError(f"cannot read '{path}': {_one_line(error)}") from error
+    usable = {label: array for label, array in arrays.items() if _is_numeric_picture(array)}
+    if not usable:
+        found = [f"{array.dtype} of shape {array.shape}" for array in arrays.values()]
+        raise FileFormatError(
+            f"'{path}' must hold a real numeric array of height x width (x n), at least 2 x 2 pixels; "
+            f"found {'; '.join(found[:5]) or 'no array'}"
+        )
+    return [
+        Image(path.name + _printable(label), pixels)
+        for name, array in usable.items()
+        for label, pixels in _slices(name, array)
+    ]
+
+
+def _is_numeric_picture(array: NDArray[Any]) -> bool:
+    return array.dtype.kind in "uif" and array.ndim in (2, 3) and min(array.shape[:2]) >= 2 and array.size > 0
+
+
+def _slices(label: str, array: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    if array.ndim == 2:
+        yield label, array
+    else:
+        for index in range(array.shape[2]):
+            yield f"{label}[{index}]", array[:, :, index]
+
+
+def _one_line(error: Exception) -> str:
+    return _printable(" ".join(str(error).split()))[:200] or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _most_bytes(file: BinaryIO) -> int:
+    """How much a file may unpack to: plenty for any photograph, too little to fill the memory."""
+    return max(2**28, 100 * os.fstat(file.fileno()).st_size)
+
+
+def _check_claim(file: BinaryIO, n_bytes: int) -> None:
+    if n_bytes > _most_bytes(file):
+        raise FileFormatError(
+            f"'{file.name}' must unpack to at most {_most_bytes(file):,} bytes; it claims {n_bytes:,}"
+        )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what libtiff says about a damaged file, in C, from the standard error stream."""
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _luma(picture: "PIL.Image.Image") -> NDArray[Any]:
+    """Grey as it is when deeper than 8 bits; otherwise luma in [0, 1] of the picture on white."""
+    import PIL.Image
+
+    if picture.mode.startswith(("I", "F")):
+        return np.asarray(picture)
+    if picture.has_transparency_data:
+        white = PIL.Image.new("RGBA", picture.size, "white")
+        picture = PIL.Image.alpha_composite(white, picture.convert("RGBA"))
+    return np.asarray(picture.convert("RGB"), dtype=np.float32) @ _LUMA
+
+
+def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    import PIL.Image
+    from PIL.ImageSequence import Iterator as Pages
+
+    logging.getLogger("PIL").addHandler(_QUIET)
+    try:
+        picture = PIL.Image.open(file, formats=("PNG", "JPEG", "TIFF", "WEBP"))
+    except PIL.UnidentifiedImageError as error:
+        raise FileFormatError(f"'{file.name}' is not a PNG, JPEG, TIFF or WebP picture") from error
+    _check_claim(file, 4 * picture.width * picture.height)
+    if picture.format != "TIFF":  # other formats keep previews and animations in further frames
+        return {"": _luma(picture)}
+    pages, claimed = [], 0
+    with _silence():
+        for page in Pages(picture):
+            area = page.width * page.height
+            claimed += 4 * area
+            _check_claim(file, claimed)
+            boxes = [tile[1] or (0, 0, *page.size) for tile in picture.tile]  # the rest would become zeros
+            if sum((right - left) * (bottom - top) for left, top, right, bottom in boxes) < area:
+                raise FileFormatError(f"'{file.name}' must hold whole pictures; a part has no pixels")
+            pages.append(_luma(page))
+    return {"": pages[0]} if len(pages) == 1 else {f"[{index}]": page for index, page in enumerate(pages)}
+
+
+def _read_numpy(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return {"": loaded}
+    _check_claim(file, sum(member.file_size for member in loaded.zip.infolist()))
+    return {f":{name}": loaded[name] for name in sorted(loaded.files)}
+
+
+def _read_matlab(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import matfile_version
+
+    start = file.read(520)  # a text header of 512 bytes may come before the mark of HDF5
+    file.seek(0)
+    if b"\x89HDF\r\n\x1a\n" in start:
+        variables = _matlab_7_3(file)
+    elif matfile_version(file)[0] == 0:  # MATLAB 4
+        variables = loadmat(file)
+    else:
+        variables = read_mat5(file.read(), _most_bytes(file))
+    return {f":{name}": value for name, value in sorted(variables.items()) if isinstance(value, np.ndarray)}
+
+
+def _matlab_7_3(file: BinaryIO) -> dict[str, Any]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(
+            f"'{file.name}' is a MATLAB 7.3 file, which needs h5py: pip install 'entrosparse[hdf5]'"
+        ) from error
+    with h5py.File(file, "r") as archive:
+        arrays = {name: item for name, item in archive.items() if isinstance(item, h5py.Dataset)}
+        _check_claim(file, sum((item.size or 0) * item.dtype.itemsize for item in arrays.values()))
+        return {name: np.transpose(item[()]) for name, item in arrays.items()}  # MATLAB reverses the axes
+
+
+_LUMA = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32) / 255  # of red, green and blue bytes
+
+_QUIET = logging.NullHandler()  # keeps messages off a standard error stream that nobody asked for
+
+_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+
+_PHOTOGRAPHS = (
+    "astronaut.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+)
+
+_READERS: dict[str, Callable[[BinaryIO], dict[str, NDArray[Any]]]] = {
+    **dict.fromkeys(_PICTURE_SUFFIXES, _read_picture),
+    ".npy": _read_numpy,
+    ".npz": _read_numpy,
+    ".mat": _read_matlab,
+}

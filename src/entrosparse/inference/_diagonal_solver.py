@@ -1,0 +1,191 @@
+"""The E-step for diagonal posteriors: sweeps over blocks of latents, with Newton steps on the deviations.
+
+A sweep takes the means block by block. A block steps under its quadratic majorizer, of curvature
+s λ_max(G_block) + w, at the newest means of all others; in the end the deviations take one Newton step on
+log τ towards τ_h² (s G_hh + c_h) = 1. Latents couple less within a block than all of them do, so that
+λ_max(G_block) is smaller than λ_max(G) and the steps are longer.
+
+From sweep to sweep the means have momentum. Nesterov's is best at ρ² where steps shrink by ρ a sweep, so the
+ratio of squared steps is each data point's momentum; when steps grow it is dropped.
+"""
+
+from dataclasses import dataclass
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from entrosparse.annealing import EntropyWeights
+from entrosparse.inference._newton import precision_of
+from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfinished
+from entrosparse.model import SparseCodingModel
+from entrosparse.posteriors import Diagonal, Posterior
+
+_BLOCK = 32
+_LEAST_BLOCKS = 3
+_RELAXATION = 1.25  # times the majorizers' steps; beyond 4/3 momentum is unstable
+_TOLERATED_GROWTH = 1.1  # of squared steps, beyond rounding
+_CHECK_EVERY = 4
+_MAX_LOG_STEP = 1.0
+
+
+@final
+@dataclass(frozen=True)
+class DiagonalInference:
+    """Variational inference with diagonal posteriors.
+
+    Attributes
+    ----------
+    tolerance : float
+        A data point is finished when its stationarity residual, in nats per posterior deviation, is at most
+        this. With 0 all sweeps are done and no residual is computed, which is what learners want.
+    max_iterations : int
+        Sweeps for each data point at most.
+    """
+
+    tolerance: float = 1e-3
+    max_iterations: int = 2000
+
+    def __call__(
+        self,
+        x: Tensor,
+        model: SparseCodingModel,
+        weights: EntropyWeights = EntropyWeights(),
+        start: Posterior | None = None,
+    ) -> Diagonal:
+        """Return the posteriors of the rows of ``x``.
+
+        Parameters
+        ----------
+        x : Tensor of shape (N, D)
+            Data, of the model's dtype.
+        model : SparseCodingModel
+            W, λ and σ², held fixed.
+        weights : EntropyWeights
+            γ and δ of the objective (17) whose E-step this is.
+        start : Posterior, optional
+            Posteriors whose means and deviations to start from; otherwise those under a Gaussian prior of the
+            same variances, which are Wiener filtering.
+
+        Raises
+        ------
+        NumericalError
+            If a posterior is not finite in the end.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If data points are left above the tolerance.
+        """
+        problem = EStepProblem.of(x, model, weights)
+        blocks = _Blocks.of(problem)
+        state = _start(problem, start)
+        if self.tolerance <= 0.0:
+            for _ in range(self.max_iterations):
+                state = _sweep(problem, blocks, state)
+            result = Diagonal(state.mean.contiguous(), state.scale.contiguous())
+        else:
+            result = self._until_stationary(problem, blocks, state)
+        check_finite(result.mean, result.scale)
+        return result
+
+    def rows_at_once(self, n_components: int) -> int:
+        """Return how many data points to infer together so that they stay near the processor."""
+        return max(1, 2**17 // n_components)
+
+    def _until_stationary(self, problem: EStepProblem, blocks: "_Blocks", state: "_State") -> Diagonal:
+        mean, scale = (torch.empty_like(state.mean, memory_format=torch.contiguous_format) for _ in range(2))
+        rows = torch.arange(len(mean), device=mean.device)
+        for iteration in range(1, self.max_iterations + 1):
+            state = _sweep(problem, blocks, state)
+            if iteration % _CHECK_EVERY and iteration < self.max_iterations:
+                continue
+            residual = problem.stationarity(Diagonal(state.mean, state.scale))
+            mean[rows], scale[rows] = state.mean, state.scale
+            left = residual > self.tolerance
+            rows, state, problem = rows[left], state.rows(left), problem.rows(left)
+            if len(rows) == 0:
+                break
+        else:
+            warn_unfinished(len(rows), len(mean), self.tolerance, self.max_iterations)
+        return Diagonal(mean, scale)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """A partition of the latents, and each one's ``s λ_max(G_block)``, shape (H,)."""
+
+    latents: list[slice]
+    curvature: Tensor
+
+    @classmethod
+    def of(cls, problem: EStepProblem) -> Self:
+        """Cut the latents into blocks: few where entries are missing and each costs a reconstruction."""
+        hessian = problem.shared_hessian
+        count = _LEAST_BLOCKS
+        if problem.observed is None:
+            count = max(count, round(len(hessian) / _BLOCK))
+        size = -(-len(hessian) // count)
+        latents = [slice(first, first + size) for first in range(0, len(hessian), size)]
+        largest = [torch.linalg.eigvalsh(hessian[part, part])[-1] for part in latents]
+        return cls(latents, torch.stack(largest).repeat_interleave(size)[: len(hessian)])
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the sweeps are; the matrices (N, H) are column-major, so that a block is one piece of memory.
+
+    Momentum and the least squared step since it was dropped, in the metric of the majorizers, are (N, 1).
+    """
+
+    mean: Tensor
+    scale: Tensor
+    previous: Tensor
+    momentum: Tensor
+    squared_step: Tensor
+
+    def rows(self, index: Tensor) -> Self:
+        return type(self)(*(tensor.T[:, index].T for tensor in vars(self).values()))
+
+
+def _start(problem: EStepProblem, start: Posterior | None) -> _State:
+    """Start from other posteriors, or from those under a Gaussian prior of the same variances."""
+    if start is None:
+        deviation = problem.prior.deviation(problem.prior_scale)
+        precision, _ = precision_of(problem.shared_hessian.double(), deviation.double().unsqueeze(0) ** -2)
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky_ex(precision[0]).L).to(deviation)
+        mean = (covariance @ problem.linear.T).T
+        scale = torch.hypot(problem.diagonal().sqrt(), deviation.reciprocal()).reciprocal()
+        scale = _column_major(scale.expand_as(mean))
+    else:
+        mean, scale = _column_major(start.mean), _column_major(start.marginal_scale())
+    at_rest = torch.zeros_like(mean[:, :1])
+    return _State(mean, scale, mean, at_rest, torch.full_like(at_rest, torch.inf))
+
+
+def _sweep(problem: EStepProblem, blocks: _Blocks, state: _State) -> _State:
+    """Return the state after one sweep of the means, block by block, and one step of all deviations."""
+    mean = torch.lerp(state.previous, state.mean, 1.0 + state.momentum)
+    majorizer = problem.prior.majorizer(mean, state.scale, problem.prior_scale)
+    curvature, squared_step = majorizer + blocks.curvature, torch.zeros_like(state.momentum)
+    for block in blocks.latents:
+        part = mean[:, block]
+        gradient = problem.likelihood_gradient(mean, block).addcmul_(majorizer[:, block], part)
+        step = gradient / curvature[:, block]
+        part.sub_(step, alpha=_RELAXATION)
+        squared_step += torch.linalg.vecdot(gradient, step).unsqueeze(1)
+    ratio = squared_step / state.squared_step.clamp_min(torch.finfo(squared_step.dtype).tiny)
+    shrinks = ratio <= _TOLERATED_GROWTH
+    momentum = torch.where(shrinks, ratio.clamp(max=1.0), 0.0)
+    squared_step = torch.where(shrinks, torch.minimum(squared_step, state.squared_step), squared_step)
+
+    share, slope = problem.prior.precision_share(mean, state.scale, problem.prior_scale)
+    of_data = state.scale.square().mul_(problem.diagonal())
+    slope.add_(of_data, alpha=2.0)
+    log_step = share.add_(of_data).sub_(1.0).div_(slope).neg_().clamp_(-_MAX_LOG_STEP, _MAX_LOG_STEP)
+    scale = log_step.exp_().mul_(state.scale)
+    return _State(mean, scale, state.mean, momentum, squared_step)
+
+
+def _column_major(matrix: Tensor) -> Tensor:
+    return matrix.T.contiguous().T

@@ -1,0 +1,172 @@
+"""Encoders: networks that map data points to their posteriors in one pass (D.3, Fig. 6 and 7).
+
+Model and prior do not change when codes and data change sign, and nor do the networks: maps without bias and
+the soft threshold make the features h(−x) = −h(x), so ν is odd, and what shapes the covariance is read from
+``|h|``. Inside, the networks have no units: data are divided by their scale, and what is read out is
+multiplied by posterior deviations, so one learning rate suits data of every scale.
+
+Any other ``nn.Module`` that maps data (N, D) to a :class:`~entrosparse.posteriors.Posterior` will do as well.
+"""
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from entrosparse.annealing import EntropyWeights
+from entrosparse.errors import InputError
+from entrosparse.inference._problem import EStepProblem
+from entrosparse.model import SparseCodingModel
+from entrosparse.posteriors import Diagonal, LowRank, Posterior
+
+_MAX_LOG_SCALE = 8.0  # deviations stay within a factor exp(±8) of those at the start
+_SMALL = 0.1  # gain of the maps that disturb the start
+
+
+class _Encoder(nn.Module, ABC):
+    """A linear map to more dimensions, two residual blocks, and linear read-outs.
+
+    The mean starts as one Newton step from ν = 0, a linear map of the data, and the deviations as those of
+    that step.
+    """
+
+    data_scale: Tensor
+    unit: Tensor
+
+    def __init__(
+        self, x: Tensor, model: SparseCodingModel, generator: torch.Generator, width: int | None
+    ) -> None:
+        super().__init__()
+        n_features, n_components = model.dictionary.shape
+        width = n_features + n_components if width is None else width
+        if width < 1:
+            raise InputError(f"the 'width' parameter of an encoder must be an integer >= 1; got {width}")
+        problem = EStepProblem.of(x[:1], model, EntropyWeights())
+        precision = problem.shared_hessian.diagonal()
+        curvature = problem.curvature(torch.zeros_like(precision), precision.rsqrt())
+        newton = torch.linalg.solve(problem.shared_hessian + torch.diag(curvature), problem.loading.T)
+        data_scale = (2.0 * model.noise_variance).sqrt()  # as learning starts
+        self.register_buffer("data_scale", data_scale)
+        self.register_buffer("unit", (precision + curvature).rsqrt())
+
+        gain = max(1.0, width / n_features) ** 0.5  # the lift's pseudo-inverse is its transpose / gain²
+        self.lift = _linear(n_features, width, gain, x, generator)
+        nn.init.orthogonal_(self.lift.weight, gain, generator)
+        self.blocks = nn.Sequential(*(_Block(width, x, generator) for _ in range(2)))
+        self.mean_readout = _linear(width, n_components, 0.0, x, generator)
+        with torch.no_grad():
+            linear = newton * data_scale / self.unit.unsqueeze(-1)
+            self.mean_readout.weight.copy_(linear @ self.lift.weight.T / gain**2)
+        self.scale_readout = _linear(width, n_components, _SMALL, x, generator, bias=True)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Posterior:
+        """Return the posteriors of the rows of ``x`` (N, D)."""
+
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return means (N, H), deviations (N, H) and magnitudes of the features (N, width)."""
+        features = self.blocks(self.lift(x / self.data_scale))
+        magnitude = features.abs()
+        log_scale = _MAX_LOG_SCALE * torch.tanh(self.scale_readout(magnitude) / _MAX_LOG_SCALE)
+        return self.unit * self.mean_readout(features), self.unit * log_scale.exp(), magnitude
+
+
+@final
+class DiagonalEncoder(_Encoder):
+    """The network of Fig. 6: means and deviations of :class:`~entrosparse.posteriors.Diagonal` posteriors.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, D)
+        A sample of the data: gives dtype and device.
+    model : SparseCodingModel
+        Model whose posteriors, roughly, are returned at the start.
+    generator : torch.Generator
+        Source of randomness for the weights, on the CPU.
+    width : int, optional
+        Dimensions in between; D + H by default.
+
+    Raises
+    ------
+    InputError
+        If the width is below 1.
+    """
+
+    def __init__(
+        self, x: Tensor, model: SparseCodingModel, generator: torch.Generator, width: int | None = None
+    ) -> None:
+        super().__init__(x, model, generator, width)
+
+    def forward(self, x: Tensor) -> Diagonal:
+        """Return the posteriors of the rows of ``x`` (N, D)."""
+        mean, scale, _ = self._read(x)
+        return Diagonal(mean, scale)
+
+
+@final
+class LowRankEncoder(_Encoder):
+    """The network of Fig. 7: as :class:`DiagonalEncoder`, and V of ``T = V Vᵀ + diag(d²)``.
+
+    Parameters
+    ----------
+    x, model, generator, width
+        As those of :class:`DiagonalEncoder`.
+    rank : int
+        Number r of directions of correlation, from 1 to H.
+
+    Raises
+    ------
+    InputError
+        If the width is below 1, or the rank not from 1 to H.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        model: SparseCodingModel,
+        generator: torch.Generator,
+        width: int | None = None,
+        rank: int = 5,
+    ) -> None:
+        if not 1 <= rank <= model.n_components:
+            raise InputError(
+                f"the 'rank' parameter of the LowRankEncoder must be an integer from 1 to "
+                f"{model.n_components}, the number of components; got {rank}"
+            )
+        super().__init__(x, model, generator, width)
+        self.rank = rank
+        self.factor_readout = _linear(
+            self.lift.out_features, model.n_components * rank, _SMALL, x, generator, bias=True
+        )
+
+    def forward(self, x: Tensor) -> LowRank:
+        """Return the posteriors of the rows of ``x`` (N, D)."""
+        mean, scale, magnitude = self._read(x)
+        factor = self.factor_readout(magnitude).unflatten(-1, (-1, self.rank))
+        return LowRank(mean, self.unit.unsqueeze(-1) * factor, scale)
+
+
+class _Block(nn.Module):
+    """``h + B soft(A h)``: a ResNet-like map of a space to itself, and a step of iterated thresholding."""
+
+    def __init__(self, width: int, like: Tensor, generator: torch.Generator) -> None:
+        super().__init__()
+        self.inner = _linear(width, width, 1.0, like, generator)
+        self.outer = _linear(width, width, _SMALL, like, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.outer(nn.functional.softshrink(self.inner(features)))
+
+
+def _linear(
+    n_inputs: int, n_outputs: int, gain: float, like: Tensor, generator: torch.Generator, bias: bool = False
+) -> nn.Linear:
+    """Return a linear map with normal weights of variance ``gain² / n_inputs``."""
+    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        nn.Linear, n_inputs, n_outputs, bias=bias, dtype=like.dtype
+    )
+    nn.init.normal_(layer.weight, std=gain / n_inputs**0.5, generator=generator)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer.to(like.device)

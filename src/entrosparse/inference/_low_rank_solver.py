@@ -1,0 +1,126 @@
+"""The E-step for low-rank posteriors: the full E-step's matrix, followed as far as rank r allows.
+
+With P = s G + diag(c), the covariance of T = V Vᵀ + diag(d²) solves T⁻¹ V = P V and diag T⁻¹ = diag P. For
+given d, V is known in closed form: with U = V/d and A = d P d, log |I + UUᵀ| − tr(A UUᵀ) is largest for the
+eigenvectors of A of its r smallest eigenvalues a < 1, at squared lengths 1/a − 1. They are followed by a
+Rayleigh-Ritz step in the span of the last ones and their images under A⁻¹. For given V,
+d² ← d² · diag(T⁻¹) / diag(P) never lowers the bound, as log |T| is convex in log d². Both steps, and the
+Newton step on ν, use one Cholesky factorization of P a sweep.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from entrosparse.annealing import EntropyWeights
+from entrosparse.errors import InputError
+from entrosparse.inference._diagonal_solver import DiagonalInference
+from entrosparse.inference._newton import TrustRegion, cholesky_of, precision_of
+from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfinished
+from entrosparse.model import SparseCodingModel
+from entrosparse.posteriors import LowRank, Posterior
+
+_SCALE_STEPS = 2  # updates of d in a sweep
+_LEAST_SHARE = 1e-3  # of τ that d keeps, where V can explain a latent alone; in float32 it is more
+
+
+@final
+@dataclass(frozen=True)
+class LowRankInference:
+    """Variational inference with covariances of rank r plus a diagonal.
+
+    Attributes
+    ----------
+    rank : int
+        Number r of directions of correlation, from 1 to H.
+    tolerance : float
+        Sweeps end when every data point's stationarity residual, in nats per posterior deviation, is at most
+        this. With 0 all sweeps are done.
+    max_iterations : int
+        Sweeps at most.
+    """
+
+    rank: int = 5
+    tolerance: float = 1e-3
+    max_iterations: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"the 'rank' parameter must be an integer >= 1; got {self.rank}")
+
+    def __call__(
+        self,
+        x: Tensor,
+        model: SparseCodingModel,
+        weights: EntropyWeights = EntropyWeights(),
+        start: Posterior | None = None,
+    ) -> LowRank:
+        """Return the posteriors of the rows of ``x``, as :class:`DiagonalInference` does.
+
+        Raises
+        ------
+        InputError
+            If the rank is above the number of latents.
+        """
+        if self.rank > model.n_components:
+            raise InputError(
+                f"the 'rank' parameter must be at most the {model.n_components} components; got {self.rank}"
+            )
+        problem = EStepProblem.of(x, model, weights)
+        if start is None:
+            start = DiagonalInference(tolerance=0.0, max_iterations=5)(x, model, weights)
+        mean, tau = start.mean.clone(), start.marginal_scale().clone()
+        scale = (problem.diagonal() + problem.curvature(mean, tau)).rsqrt()
+        weakest = torch.linalg.eigh(problem.shared_hessian).eigenvectors[:, : self.rank]
+        basis = weakest.expand(len(mean), -1, -1).clone()
+        factor = torch.zeros_like(basis)
+        rows, region = torch.arange(len(mean), device=mean.device), TrustRegion(mean)
+        least_share = max(_LEAST_SHARE, torch.finfo(mean.dtype).eps ** 0.25)
+
+        for _ in range(self.max_iterations):
+            nu, part, independent = mean[rows], problem.rows(rows), scale[rows]
+            precision, _ = precision_of(part.hessian(), part.curvature(nu, tau[rows]))
+            cholesky = cholesky_of(precision)
+            gradient = part.gradient(nu, tau[rows])[0].unsqueeze(-1)
+            directions, lengths = self._ritz(precision, cholesky, basis[rows], independent)
+            vectors = independent.unsqueeze(-1) * directions * lengths.unsqueeze(-2)
+            for _ in range(_SCALE_STEPS):
+                inverse = LowRank(nu, vectors, independent).precision_diagonal()
+                independent = independent * (inverse / torch.diagonal(precision, dim1=-2, dim2=-1)).sqrt()
+                independent = torch.maximum(independent, least_share * tau[rows])
+            target = (vectors.square().sum(-1) + independent.square()).sqrt()
+            step = torch.cholesky_solve(gradient, cholesky).squeeze(-1)
+            nu, deviation, free = region.move(rows, nu, step, tau[rows], target)
+            mean[rows], tau[rows], scale[rows], factor[rows] = nu, deviation, independent, vectors
+            basis[rows] = directions
+            if self.tolerance <= 0.0:
+                continue
+            residual = part.stationarity(LowRank(nu, vectors, independent))
+            region.report(rows, residual, free)
+            rows = rows[residual > self.tolerance]
+            if len(rows) == 0:
+                break
+        else:
+            if self.tolerance > 0.0:
+                warn_unfinished(len(rows), len(mean), self.tolerance, self.max_iterations)
+        check_finite(mean, scale, factor)
+        return LowRank(mean, factor, scale)
+
+    def rows_at_once(self, n_components: int) -> int:
+        """Return how many data points to infer together so that memory stays bounded."""
+        return max(1, 2**24 // n_components**2)
+
+    def _ritz(
+        self, precision: Tensor, cholesky: Tensor, basis: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return directions of U, orthonormal columns (N, H, r), and their lengths (N, r)."""
+        column = scale.unsqueeze(-1)
+        images = torch.cholesky_solve(basis / column, cholesky) / column  # A⁻¹ times the basis
+        trial = torch.linalg.qr(torch.cat([basis, images], dim=-1)).Q
+        scaled = column * trial
+        values, vectors = torch.linalg.eigh(scaled.mT @ (precision @ scaled))
+        weakest = values[:, : self.rank].clamp_min(torch.finfo(values.dtype).eps ** (2.0 / 3.0))
+        lengths = weakest.reciprocal() - 1.0
+        return trial @ vectors[:, :, : self.rank], lengths.clamp_min(0.0).sqrt()

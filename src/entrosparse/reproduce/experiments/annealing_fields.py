@@ -1,0 +1,163 @@
+"""Fig. 10, Fig. 11: generative fields, epoch by epoch, under prior and under likelihood annealing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from entrosparse.app import plots
+from entrosparse.reproduce.framework.experiment import Claim, Experiment, Picture, Result, draw_patches
+from entrosparse.reproduce.shared.annealed_runs import (
+    COLOURS,
+    CONFIGS,
+    PAPERS_EM,
+    AnnealedConfig,
+    AnnealedEpoch,
+    AnnealedRun,
+    Runs,
+    describe,
+    judge,
+    learn,
+    numbers,
+)
+
+_SCHEDULES = ("none", "prior", "likelihood")
+
+
+def run(config: AnnealedConfig) -> Result:
+    """Learn without annealing, with that of the prior and with that of the likelihood."""
+    runs = learn(config, _SCHEDULES)
+    return Result(
+        data=draw_patches(config).words,
+        claims=_claims(runs),
+        pictures=(
+            _fields(runs[PAPERS_EM]["prior"], "prior", config),
+            _fields(runs[PAPERS_EM]["likelihood"], "likelihood", config),
+            Picture(
+                "localization",
+                "Share of a field's energy in its best 5 x 5 pixels, median over the fields, and number of "
+                "latents that carry no information by the posteriors of the annealed objective, after each "
+                f"epoch ({describe(runs, config)}). Epoch 0: random fields.",
+                (_draw(runs),),
+            ),
+        ),
+        numbers=numbers(runs),
+    )
+
+
+def _claims(runs: Runs) -> tuple[Claim, ...]:
+    return (
+        judge(
+            runs,
+            "even after one epoch of prior annealing the fields are localized: half of the way from random "
+            "fields to those of the end, and more than without annealing",
+            "",
+            "{1:.2f} on the way from {0:.2f} to {2:.2f}, {3:.2f} without annealing",
+            lambda of: [
+                *(of["prior"].curve("localization")[k] for k in (0, 1, -1)),
+                of["none"].curve("localization")[1],
+            ],
+            lambda start, first, end, plain: first - start >= 0.5 * (end - start) and first > plain,
+        ),
+        judge(
+            runs,
+            "under prior annealing all latents are used from the beginning",
+            "all",
+            "at most {} collapsed after any epoch",
+            lambda of: [max(of["prior"].curve("n_collapsed")[1:])],
+            lambda n_unused: n_unused == 0,
+        ),
+        judge(
+            runs,
+            "likelihood annealing leaves collapsed latents while it lasts, and none in the end",
+            "some, then none",
+            "up to {} collapsed, then {}",
+            lambda of: (
+                max(epoch.n_collapsed for epoch in of["likelihood"].during),
+                of["likelihood"].end.n_collapsed,
+            ),
+            lambda during, end: during > 0 and end == 0,
+        ),
+        judge(
+            runs,
+            "fields are less localized during likelihood annealing than during prior annealing",
+            "",
+            "{:.2f} against {:.2f} on average",
+            lambda of: [_mean(of[schedule].during) for schedule in ("likelihood", "prior")],
+            lambda likelihood, prior: likelihood < prior,
+        ),
+        judge(
+            runs,
+            "both annealings result in similar fields: closer to each other in localization and ELBO than "
+            "prior annealing is to none",
+            "0.4 against 2.9 nats",
+            "{:.3f} against {:.3f}, and {:.1f} against {:.1f} nats",
+            lambda of: [
+                abs(getattr(of[schedule].end, name) - getattr(of["prior"].end, name))
+                for name in ("localization", "elbo")
+                for schedule in ("likelihood", "none")
+            ],
+            lambda near, far, nats_near, nats_far: near < far and nats_near < nats_far,
+        ),
+    )
+
+
+def _mean(epochs: Sequence[AnnealedEpoch]) -> float:
+    return float(np.mean([epoch.localization for epoch in epochs]))
+
+
+def _fields(run: AnnealedRun, schedule: str, config: AnnealedConfig) -> Picture:
+    order = run.end.model.prior_scale
+    return Picture(
+        f"{schedule}-annealing",
+        f"Fields under {schedule} annealing by {PAPERS_EM}, in the order of λ in the end (N = "
+        f"{config.n_paper_patches:,}, D = {config.patch_size**2}, H = {config.n_components}, "
+        f"{run.seconds:.0f} s).",
+        tuple(_small(plots.draw_fields(e.model.dictionary, order, config.shape)) for e in run.epochs),
+        tuple(_label(epoch, schedule) for epoch in run.epochs),
+    )
+
+
+def _small(figure: Figure) -> Figure:
+    """Halve a figure's size, for there are many frames."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width / 2, height / 2)
+    return figure
+
+
+def _label(epoch: AnnealedEpoch, schedule: str) -> str:
+    letter, weight = {"prior": "γ", "likelihood": "δ"}[schedule], getattr(epoch.weights, schedule)
+    return "epoch 0" if epoch.epoch == 0 else f"epoch {epoch.epoch} ({letter} = {weight:.3g})"
+
+
+def _draw(runs: Runs) -> Figure:
+    figure, grid = plots.panels(2, len(runs), (9.0, 5.4), sharex=True)
+    rows = {"localization": "localization of fields", "n_collapsed": "collapsed latents"}
+    for column, (name, of) in enumerate(runs.items()):
+        for row, (attribute, label) in enumerate(rows.items()):
+            axes = grid[row * len(runs) + column]
+            axes.sharey(grid[row * len(runs)])
+            axes.set_title(f"{label}, {name}", loc="left", fontsize=10, color=plots.INK)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            for schedule, found in of.items():
+                axes.plot(
+                    found.curve("epoch"),
+                    found.curve(attribute),
+                    color=COLOURS[schedule],
+                    marker="o",
+                    markersize=3.5,
+                    label=f"{schedule} annealing" if schedule != "none" else "no annealing",
+                )
+    for axes in grid[-len(runs) :]:
+        axes.set_xlabel("epoch")
+    plots.add_legend(grid[-1])
+    return figure
+
+
+EXPERIMENT = Experiment(
+    title="Fields, epoch by epoch, under annealing",
+    source="Fig. 10, Fig. 11, Fig. 4",
+    configs=CONFIGS,
+    run=run,
+)

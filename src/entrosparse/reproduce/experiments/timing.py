@@ -1,0 +1,156 @@
+"""D: the seconds that an epoch takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from entrosparse.app import plots
+from entrosparse.inference import LowRankEncoder
+from entrosparse.learning import AdamLearner, OnlineEM, train
+from entrosparse.learning._training import Learner
+from entrosparse.reproduce.framework.experiment import (
+    Claim,
+    Experiment,
+    PatchConfig,
+    Picture,
+    Result,
+    Table,
+    draw_patches,
+)
+from entrosparse.reproduce.shared.paper_learners import GradientEM
+
+_PAPER_EM = "paper's EM"
+_DIAGONAL = "diagonal encoder, Adam"
+_LOW_RANK = "low-rank encoder, Adam"
+_ONLINE = "online EM"
+_PAPER = {_PAPER_EM: 156.0, _DIAGONAL: 12.0}  # seconds an epoch on a GTX 1070
+
+
+@final
+@dataclass(frozen=True)
+class TimingConfig(PatchConfig):
+    """Settings.
+
+    Attributes
+    ----------
+    n_timed : int
+        Patches that the paper's EM is timed with; its seconds are scaled to the number of patches.
+    """
+
+    n_patches: int = 204_800
+    n_heldout: int = 256
+    epochs: int = 1
+    n_timed: int = 51_200
+
+
+@dataclass(frozen=True)
+class _Timing:
+    timed: int  # patches
+    measured: float  # seconds an epoch of these
+    seconds: float  # an epoch of all patches
+
+
+def run(config: TimingConfig) -> Result:
+    """Time an epoch of each learner on the patches of the paper's size."""
+    data = draw_patches(config)
+    n = config.n_components
+    learners: dict[str, tuple[Learner, int]] = {
+        _PAPER_EM: (GradientEM(n), config.n_timed),
+        _DIAGONAL: (AdamLearner(n), config.n_patches),
+        _LOW_RANK: (AdamLearner(n, LowRankEncoder), config.n_patches),
+        _ONLINE: (OnlineEM(n), config.n_patches),
+    }
+    train(GradientEM(n), data.train[:512], data.heldout, epochs=1)  # torch imports much at first
+    timings = {
+        name: _time(learner, data.train[:n_timed], data.heldout, config)
+        for name, (learner, n_timed) in learners.items()
+    }
+    threads = torch.get_num_threads()
+    settings = (
+        f"N = {config.n_patches:,}, D = {config.patch_size**2}, H = {n}, minibatches of 512; "
+        f"CPU, {threads} thread{'s' * (threads > 1)}"
+    )
+    return Result(
+        data=data.words,
+        claims=tuple(_faster(name, timings) for name in (_DIAGONAL, _LOW_RANK)),
+        pictures=(
+            Picture(
+                "seconds",
+                f"Seconds an epoch ({settings}), beside those that the paper reports for a GTX 1070.",
+                (_draw({name: timing.seconds for name, timing in timings.items()}),),
+            ),
+        ),
+        tables=(_table(timings, config),),
+        numbers={name: vars(timing) for name, timing in timings.items()},
+    )
+
+
+def _time(learner: Learner, patches: np.ndarray, heldout: np.ndarray, config: TimingConfig) -> _Timing:
+    history = train(learner, patches, heldout, epochs=config.epochs, seed=config.seed).history
+    measured = history[-1].seconds / config.epochs
+    return _Timing(len(patches), measured, measured * config.n_patches / len(patches))
+
+
+def _faster(name: str, timings: Mapping[str, _Timing]) -> Claim:
+    adam, em = timings[name].seconds, timings[_PAPER_EM].seconds
+    return Claim(
+        f"an epoch of Adam is faster than an epoch of EM ({name})",
+        f"12 s against 156 s, {156 / 12:.0f} times faster",
+        f"{adam:.1f} s against {em:.1f} s of the paper's EM, {em / adam:.1f} times faster; online EM takes "
+        f"{timings[_ONLINE].seconds:.1f} s",
+        adam < em,
+    )
+
+
+def _table(timings: Mapping[str, _Timing], config: TimingConfig) -> Table:
+    return Table(
+        "seconds",
+        f"Seconds an epoch. What was timed on fewer than {config.n_patches:,} patches is scaled to as many.",
+        ("learner", "patches timed", "seconds measured", "seconds an epoch", "paper, GTX 1070"),
+        tuple(
+            (
+                name,
+                f"{timing.timed:,}",
+                f"{timing.measured:.2f}",
+                f"{timing.seconds:.1f}" + (" (scaled)" if timing.timed < config.n_patches else ""),
+                f"{_PAPER[name]:.0f}" if name in _PAPER else "–",
+            )
+            for name, timing in timings.items()
+        ),
+    )
+
+
+def _draw(seconds: Mapping[str, float]) -> Figure:
+    figure, (axes,) = plots.panels(1, 1, (7.0, 2.9))
+    for values, offset, colour, label in (
+        (seconds, -0.19, plots.ELBO_COLOUR, "here"),
+        (_PAPER, 0.19, plots.PAPER_COLOUR, "paper, GTX 1070"),
+    ):
+        places = [list(seconds).index(name) + offset for name in values]
+        bars = axes.barh(places, list(values.values()), 0.36, color=colour, label=label)
+        axes.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=8.5, color=plots.INK)
+    axes.set_yticks(range(len(seconds)), list(seconds))
+    axes.invert_yaxis()
+    axes.grid(False)
+    axes.set_xscale("log")
+    axes.set_xlim(min(1.0, 0.5 * min(seconds.values())), 400.0)
+    axes.set_xlabel("seconds an epoch")
+    plots.add_legend(axes, loc="lower right")
+    return figure
+
+
+SMALL = TimingConfig()
+EXPERIMENT = Experiment(
+    title="Seconds an epoch",
+    source="D",
+    configs={
+        "smoke": replace(SMALL, n_patches=2048, n_heldout=128, n_components=16, patch_size=8, n_timed=1024),
+        "small": SMALL,
+        "paper": replace(SMALL, epochs=3, n_timed=204_800),
+    },
+    run=run,
+)

@@ -1,0 +1,141 @@
+"""Results on disk: a folder each, with numbers, figures and a page.
+
+``result.json``
+    Everything about one experiment: configuration, data, versions, machine, seconds, claims, tables, numbers.
+``<picture>.png``, ``<picture>.svg``
+    Figures; the frames of a picture with several are numbered.
+``report.html``
+    The page (see `entrosparse.reproduce.framework.pages`).
+"""
+
+import io
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from matplotlib.figure import Figure
+
+from entrosparse._files import write_atomically
+from entrosparse.errors import FileFormatError
+from entrosparse.reproduce import EXPERIMENTS
+from entrosparse.reproduce.framework.experiment import Claim, Result, Table
+
+FORMAT = 1
+
+
+@final
+@dataclass(frozen=True)
+class SavedPicture:
+    """A picture in a folder: names of its files without suffix, and what each frame is."""
+
+    name: str
+    caption: str
+    files: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class SavedResult:
+    """A result read back from its folder, as `reproduce` left it."""
+
+    path: Path
+    name: str
+    title: str
+    source: str
+    scale: str
+    config: dict[str, Any]
+    data: str
+    seconds: float
+    versions: dict[str, str]
+    machine: str
+    claims: tuple[Claim, ...]
+    tables: tuple[Table, ...]
+    pictures: tuple[SavedPicture, ...]
+    numbers: dict[str, Any]
+
+
+def write_result(folder: Path, header: dict[str, Any], result: Result) -> None:
+    """Write figures and ``result.json`` into a folder; the header is what the result does not know itself.
+
+    Raises
+    ------
+    OSError
+        When a file cannot be written.
+    """
+    pictures = []
+    for picture in result.pictures:
+        many = len(picture.frames) > 1
+        files = tuple(f"{picture.name}-{i:02d}" if many else picture.name for i in range(len(picture.frames)))
+        for file, figure in zip(files, picture.frames, strict=True):
+            _write_figure(folder / file, figure)
+        pictures.append(SavedPicture(picture.name, picture.caption, files, picture.labels))
+    content = {
+        "format": FORMAT,
+        **header,
+        "data": result.data,
+        "claims": [asdict(claim) for claim in result.claims],
+        "tables": [asdict(table) for table in result.tables],
+        "pictures": [asdict(picture) for picture in pictures],
+        "numbers": result.numbers,
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / "result.json", lambda file: file.write(text.encode()))
+
+
+def load_result(path: Path) -> SavedResult:
+    """Read the result in a folder.
+
+    Raises
+    ------
+    FileFormatError
+        If it is damaged.
+    """
+    try:
+        content = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        found = content.pop("format")
+        if found != FORMAT:
+            raise FileFormatError(
+                f"'{path / 'result.json'}' must have the result format {FORMAT}; got {found!r}"
+            )
+        content["claims"] = tuple(Claim(**claim) for claim in content["claims"])
+        content["tables"] = tuple(
+            Table(
+                table["name"],
+                table["caption"],
+                tuple(table["columns"]),
+                tuple(tuple(row) for row in table["rows"]),
+            )
+            for table in content["tables"]
+        )
+        content["pictures"] = tuple(
+            SavedPicture(p["name"], p["caption"], tuple(p["files"]), tuple(p["labels"]))
+            for p in content["pictures"]
+        )
+        return SavedResult(path=path, **content)
+    except (FileFormatError, PermissionError):
+        raise
+    except Exception as error:  # damaged files make their readers raise nearly anything
+        raise FileFormatError(f"'{path}' is no complete result: {error}") from error
+
+
+def load_results(out: str | os.PathLike[str]) -> list[SavedResult]:
+    """Read all results in a folder, in the order of ``EXPERIMENTS``.
+
+    Raises
+    ------
+    FileFormatError
+        If one is damaged.
+    """
+    return [load_result(Path(out) / name) for name in EXPERIMENTS if (Path(out) / name).is_dir()]
+
+
+def _write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, on white, and as SVG, on nothing."""
+    image, text = io.BytesIO(), io.StringIO()
+    figure.savefig(image, format="png", dpi=figure.dpi if figure.dpi > 100 else 100, facecolor="white")
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    write_atomically(path.with_suffix(".png"), lambda file: file.write(image.getvalue()))
+    write_atomically(path.with_suffix(".svg"), lambda file: file.write(text.getvalue().encode()))

@@ -1,0 +1,286 @@
+"""Learning under entropy annealing, looked at after each epoch as the paper does (D.4)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, reduce
+from operator import add
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from entrosparse.annealing import EntropyWeights
+from entrosparse.app import plots
+from entrosparse.inference import DiagonalInference
+from entrosparse.learning import Callback, EpochRecord, OnlineEM, train
+from entrosparse.learning._training import Learner
+from entrosparse.metrics import dead_latents, gini, localization
+from entrosparse.model import SparseCodingModel
+from entrosparse.objectives import entropy_elbo
+from entrosparse.posteriors import Diagonal
+from entrosparse.reproduce.framework.experiment import Claim, PatchConfig, draw_patches
+from entrosparse.reproduce.shared.paper_learners import GradientEM
+from entrosparse.statistics import Statistics
+
+COLOURS = {
+    "none": plots.ELBO_COLOUR,
+    "prior": plots.ENTROPY_COLOURS["prior"],
+    "likelihood": plots.ENTROPY_COLOURS["likelihood"],
+    "tempering": plots.PALETTE[4],
+}
+"""Colour of each schedule, in all figures."""
+
+
+@dataclass(frozen=True)
+class AnnealedConfig(PatchConfig):
+    """Settings of learning under annealing, by online EM and by the paper's EM-like updates.
+
+    Attributes
+    ----------
+    n_judged : int
+        Patches to judge by: the first of those that are learned from, as in the paper.
+    n_paper_patches, paper_batch_size : int
+        How many of the patches the paper's EM learns from, and how many at once. It takes some twenty times
+        as long as online EM; with fewer patches, smaller minibatches give an epoch enough of its small steps.
+    """
+
+    n_heldout: int = 512
+    n_judged: int = 2_560
+    n_paper_patches: int = 25_600
+    paper_batch_size: int = 256
+
+
+SMALL = AnnealedConfig()
+CONFIGS = {
+    "smoke": replace(
+        SMALL,
+        n_patches=1024,
+        n_heldout=64,
+        n_components=16,
+        patch_size=8,
+        epochs=7,
+        n_judged=256,
+        n_paper_patches=512,
+        paper_batch_size=512,
+    ),
+    "small": SMALL,
+    "paper": replace(
+        SMALL,
+        n_patches=204_800,
+        n_heldout=4_096,
+        n_judged=20_480,
+        n_paper_patches=204_800,
+        paper_batch_size=512,
+    ),
+}
+"""Settings for each scale. Annealing takes six epochs, so there are at least seven."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class AnnealedEpoch:
+    """What an epoch left, by the posteriors of its own annealed objective.
+
+    Attributes
+    ----------
+    epoch : int
+        0 is the state before learning.
+    weights : EntropyWeights
+        γ and δ of the epoch.
+    model : SparseCodingModel
+        The model after the epoch.
+    prior, likelihood, posterior, elbo : float
+        The entropies of these posteriors at their optimal λ and σ² (Eq. 10, 11), and their ELBO, which is
+        not annealed (Eq. 15); nats per patch.
+    gini, gini_deviation : float
+        Mean and standard deviation over the patches of the Gini index of a code drawn from the posterior.
+    gini_of_means : float
+        Mean Gini index of the posterior means.
+    n_collapsed : int
+        Number of latents that carry no information on the patches.
+    localization : float
+        Median over the fields of the share of their energy in their best window of 5 x 5 pixels.
+    """
+
+    epoch: int
+    weights: EntropyWeights
+    model: SparseCodingModel
+    prior: float
+    likelihood: float
+    posterior: float
+    elbo: float
+    gini: float
+    gini_deviation: float
+    gini_of_means: float
+    n_collapsed: int
+    localization: float
+
+    def numbers(self) -> dict[str, float]:
+        """Return everything but the model, as it goes into the result file."""
+        values = {name: value for name, value in vars(self).items() if name not in ("weights", "model")}
+        return values | {"gamma": self.weights.prior, "delta": self.weights.likelihood}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class AnnealedRun:
+    """A course of learning: an entry before it and one after each epoch, and the seconds of learning."""
+
+    epochs: Sequence[AnnealedEpoch]
+    seconds: float
+
+    @property
+    def end(self) -> AnnealedEpoch:
+        """The last epoch."""
+        return self.epochs[-1]
+
+    @property
+    def during(self) -> Sequence[AnnealedEpoch]:
+        """The epochs whose objective was annealed."""
+        return [epoch for epoch in self.epochs[1:] if epoch.weights != EntropyWeights()]
+
+    def at(self, weights: EntropyWeights) -> AnnealedEpoch:
+        """Return the last epoch at the given weights."""
+        return next(epoch for epoch in reversed(self.epochs) if epoch.weights == weights)
+
+    def curve(self, name: str) -> list[Any]:
+        """Return an attribute of all epochs."""
+        return [getattr(epoch, name) for epoch in self.epochs]
+
+
+Runs = Mapping[str, Mapping[str, AnnealedRun]]
+"""Runs by algorithm and schedule."""
+
+_Infer = Callable[[Tensor, SparseCodingModel, EntropyWeights], Diagonal]
+
+
+@dataclass(frozen=True)
+class _Algorithm:
+    learner: Learner
+    infer: _Infer  # its posteriors of a minibatch
+    n_patches: int
+    batch_size: int
+
+
+def _papers_em(config: AnnealedConfig) -> _Algorithm:
+    learner = GradientEM(config.n_components, init="random")
+    return _Algorithm(learner, learner.infer, config.n_paper_patches, config.paper_batch_size)
+
+
+def _online_em(config: AnnealedConfig) -> _Algorithm:
+    learner = OnlineEM(config.n_components, init="random")
+    return _Algorithm(learner, DiagonalInference(0.0, max_iterations=20), config.n_patches, 512)
+
+
+PAPERS_EM = "paper's EM"
+ONLINE_EM = "online EM"
+_ALGORITHMS = {PAPERS_EM: _papers_em, ONLINE_EM: _online_em}
+
+
+def learn(config: AnnealedConfig, schedules: Sequence[str]) -> Runs:
+    """Learn from random fields by both algorithms, under each of the schedules; what was learned is kept."""
+    return {name: {each: _learned(name, each, config) for each in schedules} for name in _ALGORITHMS}
+
+
+def numbers(runs: Runs) -> dict[str, Any]:
+    """Return what goes into the result file."""
+    return {
+        name: {
+            schedule: {"seconds": found.seconds, "epochs": [epoch.numbers() for epoch in found.epochs]}
+            for schedule, found in of.items()
+        }
+        for name, of in runs.items()
+    }
+
+
+def judge(
+    runs: Runs,
+    statement: str,
+    paper: str,
+    form: str,
+    measure: Callable[[Mapping[str, AnnealedRun]], Sequence[float]],
+    criterion: Callable[..., bool],
+) -> Claim:
+    """Return a claim of the paper, judged by the paper's EM; online EM stands beside it.
+
+    Parameters
+    ----------
+    runs : Runs
+        What was learned.
+    statement, paper : str
+        What the paper says, and its value.
+    form : str
+        Words for the values that were found, as for ``str.format``.
+    measure : callable
+        From the runs of an algorithm to its values.
+    criterion : callable
+        From these values to the verdict.
+    """
+    found = {name: measure(of) for name, of in runs.items()}
+    ours = f"{form.format(*found[PAPERS_EM])} ({ONLINE_EM}: {form.format(*found[ONLINE_EM])})"
+    return Claim(statement, paper, ours, bool(criterion(*found[PAPERS_EM])))
+
+
+def describe(runs: Runs, config: AnnealedConfig) -> str:
+    """Return the settings and the seconds that a run took, for captions."""
+    seconds = {name: f"{max(run.seconds for run in of.values()):.0f} s a run" for name, of in runs.items()}
+    return (
+        f"D = {config.patch_size**2}, H = {config.n_components}, {config.epochs} epochs, judged on "
+        f"{config.n_judged:,} patches; {PAPERS_EM}: N = {config.n_paper_patches:,}, {seconds[PAPERS_EM]}; "
+        f"{ONLINE_EM}: N = {config.n_patches:,}, {seconds[ONLINE_EM]}"
+    )
+
+
+@cache
+def _learned(name: str, schedule: str, config: AnnealedConfig) -> AnnealedRun:
+    algorithm, data = _ALGORITHMS[name](config), draw_patches(config)
+    patches = data.train[: algorithm.n_patches]
+    judged = torch.split(torch.from_numpy(patches[: config.n_judged]), algorithm.batch_size)
+    watcher = _Watcher(judged, algorithm.infer, config.shape)
+    result = train(
+        algorithm.learner,
+        patches,
+        data.heldout,
+        epochs=config.epochs,
+        batch_size=algorithm.batch_size,
+        annealing=schedule,
+        seed=config.seed,
+        callback=watcher,
+    )
+    return AnnealedRun(watcher.epochs, result.history[-1].seconds)
+
+
+@final
+class _Watcher(Callback):
+    """Judges the model after each epoch."""
+
+    def __init__(self, minibatches: Sequence[Tensor], infer: _Infer, shape: tuple[int, int]) -> None:
+        self.minibatches, self.infer, self.shape = minibatches, infer, shape
+        self.epochs: list[AnnealedEpoch] = []
+
+    def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
+        weights = EntropyWeights(record.gamma, record.delta)
+        posteriors = [self.infer(x, model, weights) for x in self.minibatches]
+        statistics = (
+            Statistics.collect(posterior, x, model.dictionary, model.prior)
+            for posterior, x in zip(posteriors, self.minibatches, strict=True)
+        )
+        terms = entropy_elbo(reduce(add, statistics), prior=model.prior)
+        whole = Diagonal(torch.cat([q.mean for q in posteriors]), torch.cat([q.scale for q in posteriors]))
+        sparsity = gini(whole.sample(1, torch.Generator().manual_seed(record.epoch))[0])
+        self.epochs.append(
+            AnnealedEpoch(
+                epoch=record.epoch,
+                weights=weights,
+                model=model,
+                prior=float(terms.prior),
+                likelihood=float(terms.likelihood),
+                posterior=float(terms.posterior),
+                elbo=float(terms.elbo),
+                gini=float(sparsity.mean()),
+                gini_deviation=float(sparsity.std(correction=0)),
+                gini_of_means=float(gini(whole.mean).mean()),
+                n_collapsed=int(dead_latents(whole).sum()),
+                localization=float(localization(model.dictionary, self.shape).median()),
+            )
+        )

@@ -1,0 +1,198 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from entrosparse.app.config import FitConfig
+from entrosparse.app.runs import RunInfo, RunWriter, check_new_folder, load_run, summarise
+from entrosparse.errors import FileFormatError, InputError
+from entrosparse.learning import EpochRecord
+from entrosparse.model import SparseCodingModel
+
+INFO = RunInfo(FitConfig(n_components=3, patch_size=2), "somewhere", ("a.png", "größer.png"), gain=0.25)
+EXAMPLES = np.arange(8, dtype=np.float32).reshape(2, 4)
+FILES = ("config.json", "model.safetensors", "history.csv", "examples.npz")
+
+
+def make_model(scale=1.0):
+    dictionary = torch.linspace(-1, 1, 12).reshape(4, 3)
+    return SparseCodingModel(dictionary / dictionary.norm(dim=0), torch.full((3,), scale), torch.tensor(0.1))
+
+
+def make_record(epoch):
+    return EpochRecord(
+        epoch=epoch, seconds=0.1 + epoch, samples_seen=1000 * epoch, elbo=-1 / 3 + epoch,
+        posterior_entropy=1.5, prior_entropy=2.5, likelihood_entropy=-1e-17, gamma=1.0, delta=0.2,
+        noise_variance=0.01, gini_mean=0.5, gini_std=0.1, dead_latents=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    writer = RunWriter(tmp_path / "deep" / "run", INFO, EXAMPLES)
+    writer.save(make_model(1.0), make_record(0))
+    writer.save(make_model(2.0), make_record(1))
+    return writer.path
+
+
+def test_a_run_is_read_back_as_it_was_written(folder):
+    run = load_run(folder)
+    assert run.info == INFO
+    assert run.history == (make_record(0), make_record(1))
+    torch.testing.assert_close(run.model.prior_scale, torch.full((3,), 2.0))
+    np.testing.assert_array_equal(run.examples, EXAMPLES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def test_a_run_that_goes_on_writes_epochs_in_place_of_its_own(folder):
+    writer = RunWriter(folder, INFO, EXAMPLES, load_run(folder).history)
+    writer.save(make_model(3.0), make_record(2))
+    assert load_run(folder).history == tuple(make_record(epoch) for epoch in range(3))
+    writer.save(make_model(4.0), replace(make_record(1), seconds=7.0))
+    run = load_run(folder)
+    assert run.history == (make_record(0), replace(make_record(1), seconds=7.0))
+    torch.testing.assert_close(run.model.prior_scale, torch.full((3,), 4.0))
+
+
+def test_headlines_are_those_of_the_last_epoch(folder):
+    headlines = summarise(load_run(folder))
+    assert headlines["held-out ELBO"] == "0.67 nats per patch"
+    assert headlines["gained by learning"] == "1.00 nats per patch"
+    assert headlines["generative fields"] == "2 in use of 3"
+    assert headlines["noise deviation"] == "0.1000 data units"
+    assert headlines["epochs"] == "1 of 10"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileFormatError, match=name) as caught:
+        load_run(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_a_truncated_file_is_named(folder, name, kept):
+    path = folder / name
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(FileFormatError, match=name) as caught:
+        load_run(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", '{"format": 99}', '{"format": 1}', '{"format": 1, "config": 7}',
+     '{"format": 1, "config": {"n_components": 0}, "source": "", "image_names": [], "gain": 1}'],
+)  # fmt: skip
+def test_a_config_of_another_kind_is_refused(folder, content):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(FileFormatError, match=r"config\.json"):
+        load_run(folder)
+
+
+def test_files_of_different_runs_are_refused(folder):
+    content = json.loads((folder / "config.json").read_text())
+    content["config"]["patch_size"] = 3
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(FileFormatError, match="patch size"):
+        load_run(folder)
+
+
+def test_no_folder_is_refused(tmp_path):
+    with pytest.raises(FileFormatError, match="nowhere"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_a_new_folder_is_checked_and_not_made(tmp_path):
+    check_new_folder(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for taken in (tmp_path, tmp_path / "file", tmp_path / "link", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match="the 'out' parameter must"):
+            check_new_folder(taken)
+
+
+def test_a_folder_that_appeared_meanwhile_is_kept(folder):
+    writer = RunWriter(folder, replace(INFO, source="elsewhere"), EXAMPLES)
+    with pytest.raises(OSError, match="not empty"):
+        writer.save(make_model(), make_record(0))
+    assert load_run(folder).info.source == "somewhere"
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def test_a_failing_disk_keeps_the_previous_epoch(folder, monkeypatch):
+    writer = RunWriter(folder.with_name("other"), INFO, EXAMPLES)
+    writer.save(make_model(1.0), make_record(0))
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            writer.save(make_model(2.0), make_record(1))
+    assert load_run(writer.path).history == (make_record(0),)
+    assert sorted(path.name for path in writer.path.iterdir()) == sorted(FILES)
+    writer.save(make_model(2.0), make_record(1))
+    assert len(load_run(writer.path).history) == 2
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_runs import EXAMPLES, INFO, RunWriter, make_model, make_record
+
+def killed_at(instant, folder):
+    seen = 0
+    def trace(frame, event, argument):
+        nonlocal seen
+        if "entrosparse" not in Path(frame.f_code.co_filename).parts:
+            return None
+        seen += event == "line"
+        if seen == instant:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    writer = RunWriter(folder, INFO, EXAMPLES)
+    states = [(make_model(epoch + 1.0), make_record(epoch)) for epoch in range(3)]
+    sys.settrace(trace)
+    for model, record in states:
+        writer.save(model, record)
+    os._exit(0)
+
+instant, ended = 0, False
+while not ended:
+    instant += 1
+    child = os.fork()
+    if not child:
+        killed_at(instant, Path({place!r}) / f"{{instant:04d}}" / "run")
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_kill_at_any_instant_leaves_a_usable_run_or_none(tmp_path, request):
+    """Kill a writer before each line of the package that it runs, and read what is left."""
+    script = KILLED.format(tests=str(request.path.parent), place=str(tmp_path))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)
+    epochs = []
+    for place in sorted(tmp_path.iterdir()):
+        folder = place / "run"
+        if folder.exists():
+            run = load_run(folder)
+            epochs.append(run.history[-1].epoch)
+            assert run.model.prior_scale[0].item() - 1 in (epochs[-1], epochs[-1] + 1)
+        else:
+            epochs.append(-1)
+    assert epochs == sorted(epochs)
+    assert set(epochs) == {-1, 0, 1, 2}
+    assert min(epochs.count(epoch) for epoch in (-1, 0, 1)) >= 4  # the instants between two whole states

@@ -1,0 +1,148 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_model
+from entrosparse.annealing import EntropyWeights
+from entrosparse.errors import NumericalError
+from entrosparse.images import bars
+from entrosparse.inference import FullInference
+from entrosparse.learning import train
+from entrosparse.learning._e_step import e_step
+from entrosparse.metrics import match_atoms
+from entrosparse.model import unit_columns
+from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
+from entrosparse.posteriors import Diagonal
+from entrosparse.priors import PRIORS
+from entrosparse.reproduce.shared.paper_learners import GradientEM, JointLBFGS
+from entrosparse.statistics import Statistics
+
+ANNEALED = EntropyWeights(0.8, 0.7)  # with an upper bound
+
+
+@pytest.fixture
+def small(generator):
+    """A model and 40 data points of it."""
+    model = make_model(8, 3, generator)
+    return model, model.sample(40, generator)[0]
+
+
+@pytest.mark.parametrize("weights", [EntropyWeights(), ANNEALED])
+@pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
+def test_joint_lbfgs_climbs_to_a_stationary_point(small, prior, weights):
+    """There the best posteriors at the model's λ, σ² gain nothing, and neither does another W."""
+    x = small[1]
+    start = make_model(8, 3, torch.Generator().manual_seed(1)).dictionary
+    before = start.clone()
+    result = JointLBFGS(3, init=start, prior=prior, tolerance=1e-6).fit(x, torch.Generator(), weights)
+    assert torch.equal(start, before)  # what is given stays as it is
+    assert result.converged
+    assert result.model.validate().prior is prior
+    values = [float(terms.objective) for terms in result.history]
+    assert (np.diff(values) > -1e-9).all()
+    assert values[-1] == float(result.terms.objective) > values[0] + 0.05
+
+    inference = FullInference(tolerance=1e-6)
+    statistics = e_step(x, result.model, inference, weights)[0]
+    assert float(analytic_elbo(statistics, result.model, weights).objective) == pytest.approx(
+        values[-1], abs=1e-4
+    )
+    dictionary, s = result.model.dictionary, weights.likelihood / result.model.noise_variance
+    gradient = s * (statistics.cross_moment - dictionary @ statistics.second_moment) / len(x)
+    gradient = gradient - dictionary * (dictionary * gradient).sum(0)
+    assert gradient.abs().max() < 0.02
+
+
+def test_joint_lbfgs_finds_bars():
+    """From their own dictionary moved a little, back to it."""
+    data = bars(200, size=3, rng=5)
+    x, truth = torch.from_numpy(data.data), torch.from_numpy(data.dictionary)
+    moved = truth + 0.3 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
+    assert float(match_atoms(moved, truth).cosine.min()) < 0.9
+    result = JointLBFGS(6, init=moved, tolerance=0.02).fit(x, torch.Generator())
+    assert float(match_atoms(result.model.dictionary, truth).cosine.min()) > 0.95
+
+
+def test_joint_lbfgs_keeps_single_precision_and_says_when_it_stopped_early(small):
+    result = JointLBFGS(3, max_calls=1).fit(small[1].float(), torch.Generator())
+    assert not result.converged
+    assert len(result.history) == 1
+    assert result.model.dictionary.dtype == torch.float32
+    assert result.marginals.mean.dtype == result.marginals.scale.dtype == torch.float32
+
+
+def test_each_step_is_lbfgs_and_one_gradient_step(small):
+    """With many iterations: W moves along the gradient at the best codes of the minibatch."""
+    model, x = small
+    learner = GradientEM(3, init=model.dictionary, learning_rate=0.05, max_iterations=500)
+    state = learner.start(x, torch.Generator())
+    stepped = learner.step(state, x, ANNEALED, 0.0, 0.5)
+    after = stepped.model
+    best = _best_codes(x, state.model, ANNEALED)
+    dictionary = state.model.dictionary.clone().requires_grad_()
+    statistics = Statistics.collect(best, x, dictionary, model.prior)
+    (gradient,) = torch.autograd.grad(entropy_elbo(statistics, ANNEALED).objective, dictionary)
+    dictionary = dictionary.detach()
+    gradient = gradient - dictionary * (dictionary * gradient).sum(0)
+    step = 0.5 * 0.05 * gradient
+    tolerance = {"rtol": 0.0, "atol": 1e-2 * float(step.abs().max())}
+    torch.testing.assert_close(after.dictionary, unit_columns(dictionary + step), **tolerance)
+    torch.testing.assert_close(stepped.length, (1.0 + step.square().sum(0)).sqrt(), **tolerance)
+    prior_scale, noise_variance = optimal_scales(
+        Statistics.collect(best, x, after.dictionary, model.prior), model.prior
+    )
+    torch.testing.assert_close(after.prior_scale, prior_scale, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(after.noise_variance, noise_variance, rtol=1e-3, atol=1e-4)
+
+
+def _best_codes(x, model, weights):
+    """The best diagonal posteriors at the λ, σ² of their own, by a plain optimizer."""
+    mean = (x @ model.dictionary).clone().requires_grad_()
+    log_scale = torch.full_like(mean, -1.0).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [mean, log_scale], max_iter=2000, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        posterior = Diagonal(mean, log_scale.exp())
+        statistics = Statistics.collect(posterior, x, model.dictionary, model.prior)
+        loss = -entropy_elbo(statistics, weights, model.prior).objective
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return Diagonal(mean.detach(), log_scale.detach().exp())
+
+
+@pytest.mark.parametrize("annealing", ["none", "prior", "likelihood"])
+def test_gradient_em_learns_in_the_training_loop(generator, annealing):
+    model = make_model(12, 6, generator, torch.float32)
+    data, heldout = (model.sample(n, generator)[0].numpy() for n in (300, 200))
+    result = train(GradientEM(6), data, heldout, epochs=8, batch_size=100, annealing=annealing)
+    assert result.history[-1].elbo > result.history[0].elbo + 1.0
+    assert result.model.validate().dictionary.dtype == torch.float32
+    again = train(GradientEM(6), data, heldout, epochs=1, batch_size=100, annealing=annealing)
+    assert again.history[1].elbo == result.history[1].elbo
+
+
+def test_gradient_em_takes_any_prior(generator):
+    model = replace(make_model(12, 6, generator, torch.float32), prior=PRIORS["gaussian"])
+    x, _ = model.sample(200, generator)
+    learner = GradientEM(6, prior=PRIORS["gaussian"])
+    state = learner.start(x, generator)
+    for _ in range(3):
+        state = learner.step(state, x, EntropyWeights(), 0.0)
+    assert state.model.validate().prior is PRIORS["gaussian"]
+
+
+def test_leaving_the_finite_numbers_is_an_error(small):
+    model, x = small
+    with pytest.raises(NumericalError, match="scale the data"):
+        JointLBFGS(3, init=model.dictionary).fit(x * float("nan"), torch.Generator())
+    learner = GradientEM(3)
+    state = learner.start(x, torch.Generator())
+    with pytest.raises(NumericalError, match="scale the data"):
+        learner.step(state, x * float("nan"), EntropyWeights(), 0.0)

@@ -1,0 +1,194 @@
+"""The folder that `entrosparse reproduce` leaves, whatever happens on the way."""
+
+import errno
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import entrosparse.reproduce.framework.running as running
+from entrosparse.app import plots
+from entrosparse.app.cli import main
+from entrosparse.errors import FileFormatError, InputError
+from entrosparse.reproduce import EXPERIMENTS
+from entrosparse.reproduce.framework.experiment import Claim, Config, Experiment, Picture, Result, Table
+from entrosparse.reproduce.framework.results import load_results
+from entrosparse.reproduce.framework.running import reproduce
+
+
+@dataclass(frozen=True)
+class ToyConfig(Config):
+    answer: int = 42
+    several: tuple[int, ...] = (1, 2)
+
+
+class Toys:
+    """Stand-ins for the experiments: they count how often they run, and fail when told to."""
+
+    def __init__(self):
+        self.runs = []
+        self.failures = {}
+
+    def __call__(self, name):
+        def run(config):
+            self.runs.append(name)
+            if name in self.failures:
+                raise self.failures[name]
+            figure = plots.draw_fields(np.eye(4), np.ones(4), (2, 2))
+            return Result(
+                data="toy data",
+                claims=(Claim("the answer is 42", "42", str(config.answer), config.answer == 42),),
+                pictures=(
+                    Picture("one", "A caption.", (figure,)),
+                    Picture("two", "Frames.", (figure, figure), ("epoch 0", "epoch 1")),
+                ),
+                tables=(Table("answers", "All of them.", ("who", "what"), (("toy", str(config.answer)),)),),
+                numbers={"answer": config.answer, "arrays": {"a": [1.0, 2.0]}},
+            )
+
+        return Experiment(f"Toy {name}", "Fig. 0", {"smoke": ToyConfig(), "small": ToyConfig(answer=43)}, run)
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    toys = Toys()
+    monkeypatch.setattr(running, "get_experiment", toys)
+    return toys
+
+
+def failure(capsys, *arguments, code=2):
+    """Run a command that must fail, and return the one line that it says."""
+    assert main([str(argument) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("entrosparse: error: ")
+    return captured.err
+
+
+def test_a_result_reads_back_as_it_was_found(toys, tmp_path):
+    told = []
+    reproduce(["erf"], tmp_path / "out", "smoke", {"answer": 7, "of nothing": 1}, report=told.append)
+    (result,) = load_results(tmp_path / "out")
+    assert told == [result]
+    assert (result.name, result.title, result.source, result.scale) == ("erf", "Toy erf", "Fig. 0", "smoke")
+    assert result.config == {"seed": 0, "images": None, "answer": 7, "several": [1, 2]}
+    assert result.claims == (Claim("the answer is 42", "42", "7", False),)
+    assert result.tables == (Table("answers", "All of them.", ("who", "what"), (("toy", "7"),)),)
+    assert [picture.files for picture in result.pictures] == [("one",), ("two-00", "two-01")]
+    assert result.numbers == {"answer": 7, "arrays": {"a": [1.0, 2.0]}}
+    assert {"entrosparse", "torch", "numpy"} == set(result.versions)
+    names = {path.name for path in (tmp_path / "out" / "erf").iterdir()}
+    assert names == {"result.json", "report.html"} | {
+        f"{stem}.{suffix}" for stem in ("one", "two-00", "two-01") for suffix in ("png", "svg")
+    }
+
+
+def test_the_page_of_all_holds_every_verdict(toys, tmp_path):
+    reproduce(["bars", "erf"], tmp_path / "out", "small", {})
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count('id="bars"') == page.count('id="erf"') == 1
+    assert page.count('class="fails"') == 4  # once in the index and once in its section
+    assert 'class="holds"' not in page
+    one = (tmp_path / "out" / "erf" / "report.html").read_text(encoding="utf-8")
+    assert 'id="erf"' in one
+    assert 'id="bars"' not in one
+
+
+def test_resume_runs_what_is_missing(toys, tmp_path):
+    toys.failures = {"erf": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(["bars", "erf", "l1"], tmp_path / "out", "smoke", {})
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["bars"]
+    assert 'id="bars"' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    toys.failures = {}
+    reproduce(["bars", "erf", "l1"], tmp_path / "out", "smoke", {}, resume=True)
+    assert toys.runs == ["bars", "erf", "erf", "l1"]
+    assert [result.name for result in load_results(tmp_path / "out")] == ["bars", "erf", "l1"]
+
+
+def test_resume_refuses_results_of_other_settings(toys, tmp_path):
+    reproduce(["bars"], tmp_path / "out", "smoke", {})
+    with pytest.raises(InputError, match="same settings"):
+        reproduce(["bars", "erf"], tmp_path / "out", "small", {}, resume=True)
+    with pytest.raises(InputError, match="same settings"):
+        reproduce(["bars", "erf"], tmp_path / "out", "smoke", {"answer": 1}, resume=True)
+    assert toys.runs == ["bars"]
+
+
+def test_a_folder_that_exists_is_not_touched(toys, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    message = failure(capsys, "reproduce", "erf", "--out", tmp_path, "--scale", "smoke")
+    assert "does not exist yet" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert toys.runs == []
+
+
+def test_a_full_disk_leaves_no_half_result(toys, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    reproduce(["bars"], out, "smoke", {})
+    before = (out / "report.html").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(out / "erf"))
+
+    monkeypatch.setattr(running, "write_page", full)
+    assert "No space left" in failure(
+        capsys, "reproduce", "erf", "--out", out, "--scale", "smoke", "--resume"
+    )
+    assert sorted(path.name for path in out.iterdir()) == ["bars", "report.html"]
+    assert (out / "report.html").read_bytes() == before
+
+
+def test_ctrl_c_says_how_to_go_on(toys, tmp_path, capsys):
+    toys.failures = {"erf": KeyboardInterrupt()}
+    arguments = ("reproduce", "erf", "--out", tmp_path / "out", "--scale", "smoke")
+    assert "--resume" in failure(capsys, *arguments, code=130)
+
+
+def test_a_damaged_result_is_named(toys, tmp_path):
+    reproduce(["erf"], tmp_path / "out", "smoke", {})
+    (tmp_path / "out" / "erf" / "result.json").write_text("{")
+    with pytest.raises(FileFormatError, match="erf"):
+        reproduce(["erf", "l1"], tmp_path / "out", "smoke", {}, resume=True)
+    (tmp_path / "out" / "erf" / "result.json").write_text('{"format": 99}')
+    with pytest.raises(FileFormatError, match="format 1; got 99"):
+        load_results(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nonsense"], "one of bars, "),
+        (["erf", "--scale", "huge"], "one of smoke, small, paper; got 'huge'"),
+        (["all", "--images", "no/IMAGES.mat"], "must be an existing file or folder; got '"),
+        (["all", "--images", __file__], "test_running.py"),
+        (["external-dictionary", "--dictionary", "no.npy"], "no.npy"),
+        (["external-dictionary", "--dictionary", __file__], "test_running.py"),
+    ],
+)
+def test_wrong_arguments_are_one_line_before_any_work(tmp_path, capsys, arguments, expected):
+    out = tmp_path / "out"
+    assert expected in failure(capsys, "reproduce", *arguments, "--out", out)
+    assert not out.exists()
+
+
+def test_list_names_all(capsys):
+    assert main(["reproduce", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_at_smoke_scale(name, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["reproduce", name, "--scale", "smoke", "--out", str(out)]) == 0
+    (result,) = load_results(out)
+    assert result.claims
+    assert result.pictures
+    assert result.data
+    json.dumps(result.numbers, allow_nan=False)
+    for picture in result.pictures:
+        assert picture.caption.endswith(".")
+        assert len(picture.labels) == len(picture.files)
+    assert "claims hold" in capsys.readouterr().out
