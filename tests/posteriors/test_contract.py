@@ -97,12 +97,12 @@ def test_quadratic_forms(posterior, draw, close):
 
 
 def test_weighted_sums(posterior, draw, close):
-    weights = draw(N).abs()
+    sample_weight = draw(N).abs()
     covariance, mean = _covariance(posterior), posterior.mean.double()
-    total = torch.einsum("n,nhk->hk", weights.double(), covariance)
-    close(posterior.weighted_covariance(weights), total)
-    outer = torch.einsum("n,nh,nk->hk", weights.double(), mean, mean)
-    close(posterior.second_moment(weights), total + outer)
+    total = torch.einsum("n,nhk->hk", sample_weight.double(), covariance)
+    close(posterior.weighted_covariance(sample_weight), total)
+    outer = torch.einsum("n,nh,nk->hk", sample_weight.double(), mean, mean)
+    close(posterior.second_moment(sample_weight), total + outer)
 
 
 def test_samples_have_the_moments(posterior, generator, dtype):
@@ -130,7 +130,7 @@ def test_every_parameter_gets_its_gradient(kind, generator):
     """From each method, against finite differences."""
     dtype = torch.float64
     parameters = kind.parameters(N, H, generator)
-    weights = torch.tensor([0.5, 2.0, 1.0], dtype=dtype)
+    sample_weight = torch.tensor([0.5, 2.0, 1.0], dtype=dtype)
     dictionary, x, z = (
         torch.randn(shape, generator=generator, dtype=dtype) for shape in ((D, H), (N, D), (N, H))
     )
@@ -138,7 +138,7 @@ def test_every_parameter_gets_its_gradient(kind, generator):
     methods: dict[str, Callable[[Posterior], Tensor]] = {
         "marginal_scale": lambda q: q.marginal_scale(),
         "entropy": lambda q: q.entropy(),
-        "weighted_covariance": lambda q: q.weighted_covariance(weights),
+        "weighted_covariance": lambda q: q.weighted_covariance(sample_weight),
         "reconstruction_variance": lambda q: q.reconstruction_variance(dictionary),
         "expected_residual": lambda q: q.expected_residual(dictionary, x),
         "log_prob": lambda q: q.log_prob(z),
@@ -261,15 +261,15 @@ def test_a_diagonal_is_a_special_case(general, generator, draw, close, dtype):
         "low rank": LowRank(mean, mean.new_zeros(N, H, RANK), scale),
         "full": Full(mean, torch.diag_embed(scale)),
     }[general]
-    dictionary, x, z, weights = draw(D, H), draw(N, D), draw(N, H), draw(N).abs()
+    dictionary, x, z, sample_weight = draw(D, H), draw(N, D), draw(N, H), draw(N).abs()
     for method, arguments in (
         ("covariance", ()),
         ("marginal_scale", ()),
         ("entropy", ()),
         ("log_prob", (z,)),
         ("mahalanobis", (z,)),
-        ("second_moment", (weights,)),
-        ("weighted_covariance", (weights,)),
+        ("second_moment", (sample_weight,)),
+        ("weighted_covariance", (sample_weight,)),
         ("reconstruction_variance", (dictionary,)),
         ("trace_with", (dictionary.T @ dictionary,)),
         ("expected_residual", (dictionary, x)),

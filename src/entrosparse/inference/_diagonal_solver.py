@@ -77,8 +77,8 @@ class DiagonalInference:
         ConvergenceWarning
             If data points are left above the tolerance.
         """
-        problem = EStepProblem.of(x, model, weights)
-        blocks = _Blocks.of(problem)
+        problem = EStepProblem.from_data(x, model, weights)
+        blocks = _Blocks.from_problem(problem)
         state = _start(problem, start)
         if self.tolerance <= 0.0:
             for _ in range(self.max_iterations):
@@ -119,7 +119,7 @@ class _Blocks:
     curvature: Tensor
 
     @classmethod
-    def of(cls, problem: EStepProblem) -> Self:
+    def from_problem(cls, problem: EStepProblem) -> Self:
         """Cut the latents into blocks: few where entries are missing and each costs a reconstruction."""
         hessian = problem.shared_hessian
         count = _LEAST_BLOCKS

@@ -42,7 +42,7 @@ class _Encoder(nn.Module, ABC):
         width = n_features + n_components if width is None else width
         if width < 1:
             raise InputError(f"the 'width' parameter of an encoder must be an integer >= 1; got {width}")
-        problem = EStepProblem.of(x[:1], model, EntropyWeights())
+        problem = EStepProblem.from_data(x[:1], model, EntropyWeights())
         precision = problem.shared_hessian.diagonal()
         curvature = problem.curvature(torch.zeros_like(precision), precision.rsqrt())
         newton = torch.linalg.solve(problem.shared_hessian + torch.diag(curvature), problem.loading.T)

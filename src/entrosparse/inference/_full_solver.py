@@ -50,7 +50,7 @@ class FullInference:
 
         The result holds N × H × H numbers: call it with :meth:`rows_at_once` data points.
         """
-        problem = EStepProblem.of(x, model, weights)
+        problem = EStepProblem.from_data(x, model, weights)
         if start is None:
             start = DiagonalInference(tolerance=0.0, max_iterations=5)(x, model, weights)
         mean, scale = start.mean.clone(), start.marginal_scale().clone()

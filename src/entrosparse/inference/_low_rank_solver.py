@@ -68,7 +68,7 @@ class LowRankInference:
             raise InputError(
                 f"the 'rank' parameter must be at most the {model.n_components} components; got {self.rank}"
             )
-        problem = EStepProblem.of(x, model, weights)
+        problem = EStepProblem.from_data(x, model, weights)
         if start is None:
             start = DiagonalInference(tolerance=0.0, max_iterations=5)(x, model, weights)
         mean, tau = start.mean.clone(), start.marginal_scale().clone()

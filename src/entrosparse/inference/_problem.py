@@ -57,7 +57,7 @@ class EStepProblem:
     observed: Tensor | None
 
     @classmethod
-    def of(cls, x: Tensor, model: SparseCodingModel, weights: EntropyWeights) -> Self:
+    def from_data(cls, x: Tensor, model: SparseCodingModel, weights: EntropyWeights) -> Self:
         """Return the problem of the rows of ``x`` under a model, at the weights γ, δ."""
         loading = model.dictionary * (weights.likelihood / model.noise_variance)
         prior_scale = model.prior.tempered_scale(model.prior_scale, weights.prior)
@@ -116,7 +116,7 @@ def stationarity(
     The larger of the gradient in ν, times τ, and of the posterior's own condition on its covariance
     (:meth:`~entrosparse.posteriors.Posterior.stationarity`), for Eq. 17 at fixed λ and σ².
     """
-    return EStepProblem.of(x, model, weights).stationarity(posterior)
+    return EStepProblem.from_data(x, model, weights).stationarity(posterior)
 
 
 def check_finite(*tensors: Tensor) -> None:

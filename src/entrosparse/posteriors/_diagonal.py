@@ -38,17 +38,17 @@ class Diagonal(Posterior):
         """Return ``Σ_h ½ log 2πe τ_h²`` in nats, shape (N,) (first term of Eq. 106)."""
         return gaussian_entropy(2.0 * self.scale.log().sum(-1), self.mean.shape[-1])
 
-    def weighted_covariance(self, weights: Tensor) -> Tensor:
-        """Return ``diag(Σ_n weights_n τ_n²)``, shape (H, H)."""
-        return torch.diag(weights @ self.scale.square())
+    def weighted_covariance(self, sample_weight: Tensor) -> Tensor:
+        """Return ``diag(Σ_n w_n τ_n²)``, shape (H, H)."""
+        return torch.diag(sample_weight @ self.scale.square())
 
     def reconstruction_variance(self, dictionary: Tensor) -> Tensor:
         """Return ``Σ_h W_dh² τ_h²``, shape (N, D)."""
         return self.scale.square() @ dictionary.square().T
 
-    def weighted_reconstruction(self, dictionary: Tensor, weights: Tensor) -> Tensor:
-        """Return ``W_dh Σ_n weights_nd τ_nh²``, shape (D, H)."""
-        return dictionary * (weights.T @ self.scale.square())
+    def weighted_reconstruction(self, dictionary: Tensor, entry_weight: Tensor) -> Tensor:
+        """Return ``W_dh Σ_n w_nd τ_nh²``, shape (D, H)."""
+        return dictionary * (entry_weight.T @ self.scale.square())
 
     def trace_with(self, gram: Tensor) -> Tensor:
         """Return ``Σ_h G_hh τ_h²``, shape (N,) (Eq. 101-103, where G_hh = 1)."""

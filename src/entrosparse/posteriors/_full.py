@@ -39,18 +39,18 @@ class Full(Posterior):
         log_determinant = 2.0 * torch.diagonal(self.factor, dim1=-2, dim2=-1).abs().log().sum(-1)
         return gaussian_entropy(log_determinant, self.mean.shape[-1])
 
-    def weighted_covariance(self, weights: Tensor) -> Tensor:
-        """Return ``Σ_n weights_n F_n F_nᵀ`` as one matrix product over data points and columns."""
+    def weighted_covariance(self, sample_weight: Tensor) -> Tensor:
+        """Return ``Σ_n w_n F_n F_nᵀ`` as one matrix product over data points and columns."""
         columns = self.factor.mT.reshape(-1, self.factor.shape[1])
-        return (columns * weights.repeat_interleave(self.factor.shape[2])[:, None]).T @ columns
+        return (columns * sample_weight.repeat_interleave(self.factor.shape[2])[:, None]).T @ columns
 
     def reconstruction_variance(self, dictionary: Tensor) -> Tensor:
         """Return ``Σ_k (W F)_dk²``, shape (N, D)."""
         return (dictionary @ self.factor).square().sum(-1)
 
-    def weighted_reconstruction(self, dictionary: Tensor, weights: Tensor) -> Tensor:
-        """Return ``Σ_nk weights_nd (W F_n)_dk F_nhk``, shape (D, H)."""
-        return torch.einsum("nd,ndk,nhk->dh", weights, dictionary @ self.factor, self.factor)
+    def weighted_reconstruction(self, dictionary: Tensor, entry_weight: Tensor) -> Tensor:
+        """Return ``Σ_nk w_nd (W F_n)_dk F_nhk``, shape (D, H)."""
+        return torch.einsum("nd,ndk,nhk->dh", entry_weight, dictionary @ self.factor, self.factor)
 
     def trace_with(self, gram: Tensor) -> Tensor:
         """Return ``tr(G F Fᵀ)``, shape (N,)."""

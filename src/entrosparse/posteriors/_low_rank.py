@@ -61,21 +61,21 @@ class LowRank(Posterior):
         )
         return gaussian_entropy(log_determinant, self.mean.shape[-1])
 
-    def weighted_covariance(self, weights: Tensor) -> Tensor:
-        """Return ``Σ_n weights_n T_n``, shape (H, H)."""
+    def weighted_covariance(self, sample_weight: Tensor) -> Tensor:
+        """Return ``Σ_n w_n T_n``, shape (H, H)."""
         columns = self.factor.mT.reshape(-1, self.factor.shape[1])
-        correlated = (columns * weights.repeat_interleave(self.factor.shape[2])[:, None]).T @ columns
-        return correlated + torch.diag(weights @ self.scale.square())
+        correlated = (columns * sample_weight.repeat_interleave(self.factor.shape[2])[:, None]).T @ columns
+        return correlated + torch.diag(sample_weight @ self.scale.square())
 
     def reconstruction_variance(self, dictionary: Tensor) -> Tensor:
         """Return the diagonal of ``W T Wᵀ``, shape (N, D)."""
         correlated = (dictionary @ self.factor).square().sum(-1)
         return correlated + self.scale.square() @ dictionary.square().T
 
-    def weighted_reconstruction(self, dictionary: Tensor, weights: Tensor) -> Tensor:
-        """Return ``Σ_n weights_nd (W V_n V_nᵀ + W d_n²)_dh``, shape (D, H)."""
-        correlated = torch.einsum("nd,ndr,nhr->dh", weights, dictionary @ self.factor, self.factor)
-        return correlated + dictionary * (weights.T @ self.scale.square())
+    def weighted_reconstruction(self, dictionary: Tensor, entry_weight: Tensor) -> Tensor:
+        """Return ``Σ_n w_nd (W V_n V_nᵀ + W d_n²)_dh``, shape (D, H)."""
+        correlated = torch.einsum("nd,ndr,nhr->dh", entry_weight, dictionary @ self.factor, self.factor)
+        return correlated + dictionary * (entry_weight.T @ self.scale.square())
 
     def trace_with(self, gram: Tensor) -> Tensor:
         """Return ``tr(G V Vᵀ) + Σ_h G_hh d_h²``, shape (N,)."""

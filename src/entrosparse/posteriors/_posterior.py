@@ -32,16 +32,16 @@ class Posterior(ABC):
         """Return ``½ log |2πe T|`` in nats, shape (N,)."""
 
     @abstractmethod
-    def weighted_covariance(self, weights: Tensor) -> Tensor:
-        """Return ``Σ_n weights_n T_n``, shape (H, H), without forming the N covariances when avoidable."""
+    def weighted_covariance(self, sample_weight: Tensor) -> Tensor:
+        """Return ``Σ_n w_n T_n``, shape (H, H), for the weights w of the data points, shape (N,)."""
 
     @abstractmethod
     def reconstruction_variance(self, dictionary: Tensor) -> Tensor:
         """Return the diagonal of ``W T Wᵀ``, shape (N, D): the pixel variances that come from the codes."""
 
     @abstractmethod
-    def weighted_reconstruction(self, dictionary: Tensor, weights: Tensor) -> Tensor:
-        """Return ``Σ_n weights_nd (W T_n)_dh``, shape (D, H), for weights of shape (N, D)."""
+    def weighted_reconstruction(self, dictionary: Tensor, entry_weight: Tensor) -> Tensor:
+        """Return ``Σ_n w_nd (W T_n)_dh``, shape (D, H), for the weights w of the entries, shape (N, D)."""
 
     @abstractmethod
     def trace_with(self, gram: Tensor) -> Tensor:
@@ -86,9 +86,9 @@ class Posterior(ABC):
             return torch.linalg.vecdot(residual, residual) + self.trace_with(dictionary.T @ dictionary)
         return (observed * (residual.square() + self.reconstruction_variance(dictionary))).sum(-1)
 
-    def second_moment(self, weights: Tensor) -> Tensor:
-        """Return ``Σ_n weights_n E[z zᵀ]``, shape (H, H)."""
-        return (self.mean * weights[:, None]).T @ self.mean + self.weighted_covariance(weights)
+    def second_moment(self, sample_weight: Tensor) -> Tensor:
+        """Return ``Σ_n w_n E[z zᵀ]``, shape (H, H), for the weights w of the data points, shape (N,)."""
+        return (self.mean * sample_weight[:, None]).T @ self.mean + self.weighted_covariance(sample_weight)
 
     def rescaled(self, factor: float) -> Self:
         """Return the posterior of ``factor · z``."""
