@@ -111,6 +111,13 @@ class DiagonalInference:
         return Diagonal(mean, scale)
 
 
+STARTING_SWEEPS = DiagonalInference(tolerance=0.0, max_iterations=5)
+"""The few sweeps from which another solver or an evaluation starts: close to the optimum, at a fixed cost."""
+
+LEARNING_SWEEPS = DiagonalInference(tolerance=0.0, max_iterations=3)
+"""The sweeps with diagonal posteriors that are enough while learning, at a fixed cost per step."""
+
+
 @dataclass(frozen=True)
 class _Blocks:
     """A partition of the latents, and each one's ``s λ_max(G_block)``, shape (H,)."""

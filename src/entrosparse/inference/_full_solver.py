@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
-from entrosparse.inference._diagonal_solver import DiagonalInference
+from entrosparse.inference._diagonal_solver import STARTING_SWEEPS
 from entrosparse.inference._newton import TrustRegion, inverse_cholesky_of, precision_of
 from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
@@ -52,7 +52,7 @@ class FullInference:
         """
         problem = EStepProblem.from_data(x, model, weights)
         if start is None:
-            start = DiagonalInference(tolerance=0.0, max_iterations=5)(x, model, weights)
+            start = STARTING_SWEEPS(x, model, weights)
         mean, scale = start.mean.clone(), start.marginal_scale().clone()
         inverses = mean.new_empty(*mean.shape, mean.shape[1])
         at_once = max(1, _CACHED // mean.shape[1] ** 2 if mean.device.type == "cpu" else len(mean))

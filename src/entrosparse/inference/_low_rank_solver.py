@@ -16,7 +16,7 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import InputError
-from entrosparse.inference._diagonal_solver import DiagonalInference
+from entrosparse.inference._diagonal_solver import STARTING_SWEEPS
 from entrosparse.inference._newton import TrustRegion, cholesky_of, precision_of
 from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
@@ -70,7 +70,7 @@ class LowRankInference:
             )
         problem = EStepProblem.from_data(x, model, weights)
         if start is None:
-            start = DiagonalInference(tolerance=0.0, max_iterations=5)(x, model, weights)
+            start = STARTING_SWEEPS(x, model, weights)
         mean, tau = start.mean.clone(), start.marginal_scale().clone()
         scale = (problem.diagonal() + problem.curvature(mean, tau)).rsqrt()
         weakest = torch.linalg.eigh(problem.shared_hessian).eigenvectors[:, : self.rank]

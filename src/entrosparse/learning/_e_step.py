@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
-from entrosparse.inference import DiagonalInference, Inference
+from entrosparse.inference import LEARNING_SWEEPS, Inference
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal
 from entrosparse.statistics import Statistics
 
-LEARNING_INFERENCE = DiagonalInference(tolerance=0.0, max_iterations=3)
-"""Sweeps with diagonal posteriors that are enough while learning."""
+LEARNING_INFERENCE = LEARNING_SWEEPS
 
 
 def e_step(
