@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from entrosparse.reproduce.framework.results import SavedResult
 
 FAILED, INTERRUPTED = 2, 130
-_ENCODED_AT_ONCE = 1024
 _RANK = 5
 _N_EXAMPLES = 12
 _PHOTOGRAPHS = "photographs that come with scikit-image"
@@ -260,6 +259,7 @@ def _encode(options: Namespace) -> int:
     from entrosparse._files import write_atomically
     from entrosparse.app.runs import load_run
     from entrosparse.images import Patches, load_images, prepare_images, tile_patches
+    from entrosparse.inference import infer_in_chunks
     from entrosparse.recipes import final_solver
 
     out = Path(options.out)
@@ -274,11 +274,9 @@ def _encode(options: Namespace) -> int:
         data = tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
         found = {"positions": tiles.positions, "image_names": np.array(prepared.names)}
 
-    infer = final_solver(options.covariance, min(_RANK, run.model.n_components), single_precision=True)
-    size = min(_ENCODED_AT_ONCE, infer.rows_at_once(run.model.n_components))
-    batches = (slice(start, start + size) for start in range(0, len(data), size))
-    codes = (infer(torch.from_numpy(data[batch]), run.model) for batch in batches)
-    means, scales = zip(*((code.mean, code.marginal_scale()) for code in codes), strict=True)
+    solver = final_solver(options.covariance, min(_RANK, run.model.n_components), single_precision=True)
+    chunks = infer_in_chunks(data, run.model, solver)
+    means, scales = zip(*((codes.mean, codes.marginal_scale()) for _, _, codes in chunks), strict=True)
     found["mean"], found["marginal_scale"] = torch.cat(means).numpy(), torch.cat(scales).numpy()
     write_atomically(out, lambda file: np.savez(file, **found))
     print(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")

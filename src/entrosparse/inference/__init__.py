@@ -2,6 +2,7 @@
 
 from entrosparse.inference._amortized import AmortizedInference as AmortizedInference
 from entrosparse.inference._amortized import RefinedInference as RefinedInference
+from entrosparse.inference._chunks import infer_in_chunks as infer_in_chunks
 from entrosparse.inference._diagonal_solver import LEARNING_SWEEPS as LEARNING_SWEEPS
 from entrosparse.inference._diagonal_solver import STARTING_SWEEPS as STARTING_SWEEPS
 from entrosparse.inference._diagonal_solver import DiagonalInference as DiagonalInference
