@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from entrosparse.errors import InputError
-from entrosparse.images import Patches, random_patches, tile_patches
+from entrosparse.images import Patches, random_patches, split_patches, tile_patches
 
 
 @pytest.fixture
@@ -95,6 +95,29 @@ def test_seeds(images):
     assert (draw(3) != draw(4)).any()
     generator = np.random.default_rng(3)
     assert (draw(generator) != draw(generator)).any()
+
+
+def test_a_split_draws_both_parts_from_streams_of_their_own(images):
+    streams = np.random.SeedSequence(3).spawn(2)
+    expected = [
+        random_patches(images, 3, n_patches, np.random.default_rng(stream)).positions
+        for n_patches, stream in zip((40, 20), streams, strict=True)
+    ]
+    train, heldout = split_patches(images, 3, 40, 20, seed=3)
+    np.testing.assert_array_equal(train.positions, expected[0])
+    np.testing.assert_array_equal(heldout.positions, expected[1])
+    np.testing.assert_array_equal(train[:], sliced(images, 3, expected[0]))
+    np.testing.assert_array_equal(split_patches(images, 3, 7, 20, seed=3)[1].positions, expected[1])
+    assert (split_patches(images, 3, 40, 20, seed=4)[0].positions != expected[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("n_train", "n_heldout", "seed", "message"),
+    [(0, 5, 0, "'n_patches'"), (5, 0, 0, "'n_patches'"), (5, 5, -1, "'seed'"), (5, 5, None, "'seed'")],
+)
+def test_a_split_of_bad_numbers(images, n_train, n_heldout, seed, message):
+    with pytest.raises(InputError, match=message):
+        split_patches(images, 3, n_train, n_heldout, seed)
 
 
 def test_tiles_cover_without_overlap(images):

@@ -119,6 +119,41 @@ def random_patches(
     return Patches(images, patch_size, np.column_stack([image, row, column]))
 
 
+def split_patches(
+    arrays: Sequence[NDArray[Any]], patch_size: int, n_train: int, n_heldout: int, seed: int
+) -> tuple[Patches, Patches]:
+    """Draw the patches to learn from and the patches held out, each from its own stream of random numbers.
+
+    Both are drawn from all images by :func:`random_patches`, so a held-out patch may overlap a patch to learn
+    from. The streams are independent: the number of patches of one kind does not change those of the other.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray, shape (height, width) each
+        The prepared images.
+    patch_size : int
+        Side of a patch in pixels, at least 2.
+    n_train, n_heldout : int
+        Numbers of patches, at least 1 each.
+    seed : int
+        Seed of both streams.
+
+    Returns
+    -------
+    train, heldout : Patches
+        ``n_train`` and ``n_heldout`` patches.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range or an image is smaller than a patch.
+    """
+    check_whole("seed", seed, 0)
+    of_train, of_heldout = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
+    train = random_patches(arrays, patch_size, n_train, of_train)
+    return train, random_patches(arrays, patch_size, n_heldout, of_heldout)
+
+
 def tile_patches(images: Sequence[NDArray[Any]], patch_size: int) -> Patches:
     """Cut images into adjacent patches that do not overlap.
 
