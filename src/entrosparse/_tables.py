@@ -1,6 +1,7 @@
 """Tables read block by block, in memory or on disk, so that no more than a block of rows is ever unpacked."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from entrosparse._checks import check_whole
-from entrosparse.errors import InputError
+from entrosparse.errors import FileFormatError, InputError
 
 
 @final
@@ -164,6 +165,50 @@ def stream(batches: Iterable[Any]) -> Iterator[NDArray[np.floating[Any]]]:
         yield rows[:].astype(first.dtype, copy=False)
     if first is None:
         raise InputError("the 'X' parameter must yield at least one batch; got none")
+
+
+def read_rows(path: Path, n_features: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read prepared data points from a ``.npy`` file, or from a ``.npz`` file of one array.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it is never unpickled.
+    n_features : int
+        Number D of columns that it must have.
+    dtype : numpy.dtype
+        The type to which the numbers are brought.
+
+    Returns
+    -------
+    ndarray of shape (N, D)
+        At least one data point.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    FileFormatError
+        If it holds something else than one array of numbers.
+    InputError
+        If the array has another shape, or numbers that are not finite.
+    """
+    expected = f"'{path}' must be a .npy file, or a .npz file of one array, of finite numbers in D = "
+    expected += f"{n_features} columns"
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            (rows,) = loaded.values() if path.suffix == ".npz" else (loaded,)
+        rows = rows.astype(dtype)
+    except OSError:
+        raise
+    except Exception as error:
+        raise FileFormatError(f"{expected}; it cannot be read as that") from error
+    if rows.ndim != 2 or rows.shape[1] != n_features or len(rows) == 0:
+        raise InputError(f"{expected}; got shape {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise InputError(f"{expected}; got NaN or infinite values")
+    return rows
 
 
 def _floating(dtype: Any) -> np.dtype[Any]:
