@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from entrosparse.app.config import FitConfig
-from entrosparse.app.runs import RunInfo, RunWriter, check_new_folder, load_run, summarise
+from entrosparse.app.runs import RunInfo, RunWriter, check_new_folder, load_run, pick_examples, summarise
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel
@@ -66,6 +66,17 @@ def test_headlines_are_those_of_the_last_epoch(folder):
     assert headlines["generative fields"] == "2 in use of 3"
     assert headlines["noise deviation"] == "0.1000 data units"
     assert headlines["epochs"] == "1 of 10"
+
+
+def test_examples_are_spaced_evenly_in_contrast():
+    contrast = np.random.default_rng(0).permutation(25)
+    patches = np.outer(contrast, [1.0, -1.0, 1.0, -1.0])
+    np.testing.assert_array_equal(pick_examples(patches)[:, 0], np.arange(2, 25, 2))
+
+
+@pytest.mark.parametrize(("n_patches", "expected"), [(64, 64), (5000, 500), (1_000_000, 4096)])
+def test_a_tenth_of_the_patches_is_held_out_within_bounds(n_patches, expected):
+    assert FitConfig(n_patches=n_patches).n_heldout == expected
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -14,18 +14,15 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from entrosparse.app.config import FitConfig
-from entrosparse.errors import EntrosparseError, FileFormatError, InputError
+from entrosparse.errors import EntrosparseError, InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from entrosparse.app.runs import Run
     from entrosparse.learning._checkpoints import Checkpoints
     from entrosparse.reproduce.framework.results import SavedResult
 
 FAILED, INTERRUPTED = 2, 130
 _RANK = 5
-_N_EXAMPLES = 12
 _PHOTOGRAPHS = "photographs that come with scikit-image"
 _OF_A_RUN = {
     "resume": "go on with a run that was cut off, as if it had not been",
@@ -179,8 +176,8 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     from entrosparse.annealing import get_schedule, stretched
     from entrosparse.app.progress import FitProgress
     from entrosparse.app.reports import write_report
-    from entrosparse.app.runs import RunInfo, RunWriter, load_run
-    from entrosparse.images import default_images, load_images, prepare_images, random_patches
+    from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples
+    from entrosparse.images import default_images, load_images, prepare_images, split_patches
     from entrosparse.learning import OnlineEM, train
 
     torch.set_num_threads(1)  # at these sizes more threads gain little, and on a busy machine lose much
@@ -189,13 +186,13 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
         schedule = stretched(schedule, config.epochs)
     images = default_images() if source == _PHOTOGRAPHS else load_images(source)
     prepared = prepare_images(images, config.whiten)
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(config.seed).spawn(2)]
-    n_heldout = min(4096, max(64, config.n_patches // 10))
-    patches = random_patches(prepared.arrays, config.patch_size, config.n_patches, streams[0])
-    heldout = random_patches(prepared.arrays, config.patch_size, n_heldout, streams[1])[:]
+    patches, others = split_patches(
+        prepared.arrays, config.patch_size, config.n_patches, config.n_heldout, config.seed
+    )
+    heldout = others[:]
 
     info = RunInfo(config=config, source=source, image_names=tuple(prepared.names), gain=prepared.gain)
-    examples = _examples(heldout)
+    examples = pick_examples(heldout)
     if run and (info.gain != run.info.gain or not np.array_equal(examples, run.examples)):
         raise InputError(
             f"the images of the run '{out}' must be those it began with; got others in '{source}'"
@@ -244,19 +241,12 @@ def _checkpoints(out: Path) -> "Checkpoints":
     return Checkpoints(out / "checkpoints")
 
 
-def _examples(patches: "np.ndarray") -> "np.ndarray":
-    """Return a few patches, evenly spaced in order of contrast."""
-    import numpy as np
-
-    ranks = np.linspace(0, len(patches) - 1, _N_EXAMPLES + 1).round().astype(int)[1:]
-    return patches[np.argsort(patches.var(axis=1), kind="stable")[ranks]]
-
-
 def _encode(options: Namespace) -> int:
     import numpy as np
     import torch
 
     from entrosparse._files import write_atomically
+    from entrosparse._tables import read_rows
     from entrosparse.app.runs import load_run
     from entrosparse.images import Patches, load_images, prepare_images, tile_patches
     from entrosparse.inference import infer_in_chunks
@@ -268,7 +258,7 @@ def _encode(options: Namespace) -> int:
     run = load_run(options.run)
     found: dict[str, Any] = {}
     if options.rows:
-        data: Patches | np.ndarray = _load_rows(Path(options.input), run)
+        data: Patches | np.ndarray = read_rows(Path(options.input), run.model.n_features, run.examples.dtype)
     else:
         prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
         data = tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
@@ -281,28 +271,6 @@ def _encode(options: Namespace) -> int:
     write_atomically(out, lambda file: np.savez(file, **found))
     print(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
     return 0
-
-
-def _load_rows(path: Path, run: "Run") -> "np.ndarray":
-    """Read a 2-D array of prepared data points, in the model's precision."""
-    import numpy as np
-
-    expected = f"'{path}' must be a .npy file, or a .npz file of one array, of finite numbers in D = "
-    expected += f"{run.model.dictionary.shape[0]} columns"
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            (rows,) = loaded.values() if path.suffix == ".npz" else (loaded,)
-        rows = rows.astype(run.examples.dtype)
-    except OSError:
-        raise
-    except Exception as error:
-        raise FileFormatError(f"{expected}; it cannot be read as that") from error
-    if rows.ndim != 2 or rows.shape[1] != run.model.dictionary.shape[0] or len(rows) == 0:
-        raise InputError(f"{expected}; got shape {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise InputError(f"{expected}; got NaN or infinite values")
-    return rows
 
 
 def _reproduce(options: Namespace) -> int:

@@ -53,6 +53,11 @@ class FitConfig:
     whiten: str = _name("olshausen", "whitening of the images: olshausen or none")
     seed: int = _integer(0, 0, "seed of the patches, their order and the start of learning")
 
+    @property
+    def n_heldout(self) -> int:
+        """Number of patches held out to measure learning: a tenth of the others, from 64 to 4096."""
+        return min(4096, max(64, self.n_patches // 10))
+
     def validate(self) -> None:
         """Check every setting.
 

@@ -38,6 +38,7 @@ from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel
 
 FORMAT = 1
+_N_EXAMPLES = 12
 
 Content = TypeVar("Content")
 
@@ -149,6 +150,12 @@ class RunWriter:
 
     def _write_examples(self, file: BinaryIO) -> None:
         np.savez(file, patches=self._examples)
+
+
+def pick_examples(patches: np.ndarray) -> np.ndarray:
+    """Return a few patches for the report, evenly spaced in order of contrast."""
+    ranks = np.linspace(0, len(patches) - 1, _N_EXAMPLES + 1).round().astype(int)[1:]
+    return patches[np.argsort(patches.var(axis=1), kind="stable")[ranks]]
 
 
 def check_new_folder(path: str | os.PathLike[str]) -> None:
