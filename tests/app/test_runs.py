@@ -34,8 +34,8 @@ def make_record(epoch):
 @pytest.fixture
 def folder(tmp_path):
     writer = RunWriter(tmp_path / "deep" / "run", INFO, EXAMPLES)
-    writer.save(make_model(1.0), make_record(0))
-    writer.save(make_model(2.0), make_record(1))
+    writer.on_epoch(make_model(1.0), make_record(0))
+    writer.on_epoch(make_model(2.0), make_record(1))
     return writer.path
 
 
@@ -51,9 +51,9 @@ def test_a_run_is_read_back_as_it_was_written(folder):
 
 def test_a_run_that_goes_on_writes_epochs_in_place_of_its_own(folder):
     writer = RunWriter(folder, INFO, EXAMPLES, load_run(folder).history)
-    writer.save(make_model(3.0), make_record(2))
+    writer.on_epoch(make_model(3.0), make_record(2))
     assert load_run(folder).history == tuple(make_record(epoch) for epoch in range(3))
-    writer.save(make_model(4.0), replace(make_record(1), seconds=7.0))
+    writer.on_epoch(make_model(4.0), replace(make_record(1), seconds=7.0))
     run = load_run(folder)
     assert run.history == (make_record(0), replace(make_record(1), seconds=7.0))
     torch.testing.assert_close(run.model.prior_scale, torch.full((3,), 4.0))
@@ -135,14 +135,14 @@ def test_a_new_folder_is_checked_and_not_made(tmp_path):
 def test_a_folder_that_appeared_meanwhile_is_kept(folder):
     writer = RunWriter(folder, replace(INFO, source="elsewhere"), EXAMPLES)
     with pytest.raises(OSError, match="not empty"):
-        writer.save(make_model(), make_record(0))
+        writer.on_epoch(make_model(), make_record(0))
     assert load_run(folder).info.source == "somewhere"
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
 
 
 def test_a_failing_disk_keeps_the_previous_epoch(folder, monkeypatch):
     writer = RunWriter(folder.with_name("other"), INFO, EXAMPLES)
-    writer.save(make_model(1.0), make_record(0))
+    writer.on_epoch(make_model(1.0), make_record(0))
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -150,10 +150,10 @@ def test_a_failing_disk_keeps_the_previous_epoch(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space"):
-            writer.save(make_model(2.0), make_record(1))
+            writer.on_epoch(make_model(2.0), make_record(1))
     assert load_run(writer.path).history == (make_record(0),)
     assert sorted(path.name for path in writer.path.iterdir()) == sorted(FILES)
-    writer.save(make_model(2.0), make_record(1))
+    writer.on_epoch(make_model(2.0), make_record(1))
     assert len(load_run(writer.path).history) == 2
 
 
@@ -177,7 +177,7 @@ def killed_at(instant, folder):
     states = [(make_model(epoch + 1.0), make_record(epoch)) for epoch in range(3)]
     sys.settrace(trace)
     for model, record in states:
-        writer.save(model, record)
+        writer.on_epoch(model, record)
     os._exit(0)
 
 instant, ended = 0, False

@@ -104,7 +104,7 @@ def runs(folder: Path) -> list[Path]:
     info = RunInfo(FitConfig(n_components=3, patch_size=2), "somewhere", ("a.png", "größer.png"), gain=0.25)
     writer = RunWriter(folder / "run", info, np.arange(8, dtype=np.float32).reshape(2, 4))
     for epoch in range(3):
-        writer.save(make_model(), EpochRecord(epoch, 0.5, 10 * epoch, *[1.0 + epoch] * 9, 1))
+        writer.on_epoch(make_model(), EpochRecord(epoch, 0.5, 10 * epoch, *[1.0 + epoch] * 9, 1))
     return [writer.path]
 
 

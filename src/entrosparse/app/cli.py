@@ -18,7 +18,9 @@ from entrosparse.errors import EntrosparseError, InputError
 
 if TYPE_CHECKING:
     from entrosparse.app.runs import Run
+    from entrosparse.learning import Callback, EpochRecord
     from entrosparse.learning._checkpoints import Checkpoints
+    from entrosparse.model import SparseCodingModel
     from entrosparse.reproduce.framework.results import SavedResult
 
 FAILED, INTERRUPTED = 2, 130
@@ -199,7 +201,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
         )
     writer = RunWriter(out, info, examples, run.history if run else ())
     try:
-        with FitProgress(writer, config.epochs, config.epochs * config.n_patches) as progress:
+        with FitProgress(config.epochs, config.epochs * config.n_patches) as progress:
             train(
                 OnlineEM(config.n_components),
                 patches,
@@ -208,7 +210,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
                 batch_size=config.batch_size,
                 annealing=schedule,
                 seed=config.seed,
-                callback=progress,
+                callback=_in_turn(writer, progress),  # saved before it is printed
                 checkpoints=_checkpoints(out),
             )
     except KeyboardInterrupt:
@@ -222,6 +224,26 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
             INTERRUPTED,
         )
     return _finish(out)
+
+
+def _in_turn(*callbacks: "Callback") -> "Callback":
+    """Return one callback that tells each of several in order; none of them may end learning."""
+    from entrosparse.learning import Callback
+
+    class InTurn(Callback):
+        def on_resume(self, history: list["EpochRecord"], samples_seen: int) -> None:
+            for callback in callbacks:
+                callback.on_resume(history, samples_seen)
+
+        def on_batch(self, samples_seen: int) -> None:
+            for callback in callbacks:
+                callback.on_batch(samples_seen)
+
+        def on_epoch(self, model: "SparseCodingModel", record: "EpochRecord") -> None:
+            for callback in callbacks:
+                callback.on_epoch(model, record)
+
+    return InTurn()
 
 
 def _finish(out: Path) -> int:

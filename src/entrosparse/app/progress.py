@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from entrosparse.app.runs import RunWriter
 from entrosparse.learning import Callback, EpochRecord
 from entrosparse.model import SparseCodingModel
 
@@ -16,19 +15,17 @@ _HEADER = f"{'epoch':>5} {'ELBO':>10} {'H[q(z)]':>10} {'H[p(z)]':>10} {'H[p(x|z)
 
 @final
 class FitProgress(Callback):
-    """Saves each epoch and prints its line; on a terminal, also shows a bar with the rate and the time left.
+    """Prints a line for each epoch; on a terminal, also shows a bar with the rate and the time left.
 
     Parameters
     ----------
-    writer : RunWriter
-        Keeps the epochs.
     epochs : int
         Epochs of the run.
     n_samples : int
         Patches of the run, over all epochs.
     """
 
-    def __init__(self, writer: RunWriter, epochs: int, n_samples: int) -> None:
+    def __init__(self, epochs: int, n_samples: int) -> None:
         console = Console(highlight=False, markup=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]} of {task.fields[epochs]}"),
@@ -40,7 +37,6 @@ class FitProgress(Callback):
             disable=not console.is_terminal,
             transient=True,
         )
-        self._writer = writer
         self._epochs = epochs
         self._n_samples = n_samples
         self._task = self._bar.add_task("", total=n_samples, epoch=1, epochs=epochs)
@@ -66,8 +62,7 @@ class FitProgress(Callback):
         self._bar.update(self._task, completed=samples_seen)
 
     def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
-        """Save the epoch, then print its line."""
-        self._writer.save(model, record)
+        """Print the line of the epoch."""
         self._bar.console.print(
             f"{record.epoch:5d} {record.elbo:10.3f} {record.posterior_entropy:10.3f} "
             f"{record.prior_entropy:10.3f} {record.likelihood_entropy:10.3f} {record.seconds:8.1f}"

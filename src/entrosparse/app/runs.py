@@ -34,7 +34,7 @@ import numpy as np
 from entrosparse._files import whole_folder, write_atomically
 from entrosparse.app.config import FitConfig
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.learning import EpochRecord
+from entrosparse.learning import Callback, EpochRecord
 from entrosparse.model import SparseCodingModel
 
 FORMAT = 1
@@ -96,8 +96,8 @@ class Run:
 
 
 @final
-class RunWriter:
-    """Writes a run folder, one epoch after the other.
+class RunWriter(Callback):
+    """Writes a run folder while learning goes on, one epoch after the other.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class RunWriter:
         self._info = info
         self._examples = examples
 
-    def save(self, model: SparseCodingModel, record: EpochRecord) -> None:
+    def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
         """Write the model and the record of an epoch, in place of those from this epoch on.
 
         The first call of a run makes the folder.
