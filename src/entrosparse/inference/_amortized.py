@@ -1,4 +1,4 @@
-"""Amortized inference: an encoder answers, alone or refined by a few exact iterations (D.3)."""
+"""Amortized inference: an encoder gives the posteriors, alone or before a few exact iterations (D.3)."""
 
 from dataclasses import dataclass, fields, is_dataclass
 from typing import final
@@ -36,7 +36,7 @@ class AmortizedInference:
     ) -> Posterior:
         """Return the posteriors of the rows of ``x`` (N, D), without gradients.
 
-        The errors are those of :meth:`differentiable`; of ``model`` only the number of components is used.
+        Of ``model``, only the number of components is used. The errors are those of :meth:`differentiable`.
         """
         return self.differentiable(x, model)
 
@@ -80,7 +80,7 @@ class AmortizedInference:
                     f"the encoder {name} must return a finite '{part.name}'; got NaN or infinity: lower the "
                     "learning rate, or scale the data to unit variance"
                 )
-        try:  # with gradients, as posteriors may keep what they compute here
+        try:  # Gradients are on here, because posteriors may keep what they compute.
             proper = bool(torch.isfinite(posterior.entropy()).all())
         except torch.linalg.LinAlgError:
             proper = False
@@ -94,14 +94,14 @@ class AmortizedInference:
 @final
 @dataclass(frozen=True)
 class RefinedInference:
-    """An encoder's answer, brought closer to the optimum by a solver: this closes the amortization gap.
+    """An encoder's answer that a solver brings closer to the optimum, which closes the amortization gap.
 
     Attributes
     ----------
     amortized : AmortizedInference
         Gives the start.
     solver : Inference
-        A few exact iterations for posteriors of the encoder's kind, as
+        A few exact iterations for posteriors of the encoder's kind, such as
         ``DiagonalInference(tolerance=0.0, max_iterations=3)``.
     """
 
@@ -117,7 +117,8 @@ class RefinedInference:
     ) -> Posterior:
         """Return the posteriors of the rows of ``x`` (N, D).
 
-        They always start from the encoder's answer, so that a data point has one answer under one model.
+        The solver always starts from the encoder's answer and ``start`` is ignored, so that the posterior of
+        a data point depends on the model alone.
         """
         return self.solver(x, model, weights, self.amortized(x, model))
 

@@ -1,12 +1,13 @@
 """The E-step for diagonal posteriors: sweeps over blocks of latents, with Newton steps on the deviations.
 
-A sweep takes the means block by block. A block steps under its quadratic majorizer, of curvature
-s λ_max(G_block) + w, at the newest means of all others; in the end the deviations take one Newton step on
-log τ towards τ_h² (s G_hh + c_h) = 1. Latents couple less within a block than all of them do, so that
-λ_max(G_block) is smaller than λ_max(G) and the steps are longer.
+A sweep updates the means block by block. The means of one block step towards the minimum of a quadratic
+majorizer, of curvature s λ_max(G_block) + w, which is taken at the newest means of all other blocks. After
+the last block the deviations take one Newton step on log τ towards τ_h² (s G_hh + c_h) = 1. Blocks make the
+steps longer, because λ_max(G_block) is smaller than λ_max(G).
 
-From sweep to sweep the means have momentum. Nesterov's is best at ρ² where steps shrink by ρ a sweep, so the
-ratio of squared steps is each data point's momentum; when steps grow it is dropped.
+The means also have momentum from sweep to sweep. Where the steps shrink by a factor ρ per sweep, the best
+Nesterov momentum is ρ². So the momentum of a data point is the ratio of its squared step to the least one
+before, and it is dropped when the steps grow.
 """
 
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfi
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
 
-_BLOCK = 32
-_LEAST_BLOCKS = 3
-_RELAXATION = 1.25  # times the majorizers' steps; beyond 4/3 momentum is unstable
-_TOLERATED_GROWTH = 1.1  # of squared steps, beyond rounding
-_CHECK_EVERY = 4
-_MAX_LOG_STEP = 1.0
+_BLOCK = 32  # Latents per block, roughly, when no entry is missing.
+_LEAST_BLOCKS = 3  # Least number of blocks.
+_RELAXATION = 1.25  # Factor on the steps to the majorizers' minima; beyond 4/3 momentum is unstable.
+_TOLERATED_GROWTH = 1.1  # Ratio of squared steps up to which rounding may have made them grow.
+_CHECK_EVERY = 4  # Sweeps from one look at the residuals to the next.
+_MAX_LOG_STEP = 1.0  # Largest change of log τ per sweep.
 
 
 @final
@@ -40,7 +41,7 @@ class DiagonalInference:
         A data point is finished when its stationarity residual, in nats per posterior deviation, is at most
         this. With 0 all sweeps are done and no residual is computed, which is what learners want.
     max_iterations : int
-        Sweeps for each data point at most.
+        Largest number of sweeps per data point.
     """
 
     tolerance: float = 1e-3
@@ -64,8 +65,8 @@ class DiagonalInference:
         weights : EntropyWeights
             γ and δ of the objective (17) whose E-step this is.
         start : Posterior, optional
-            Posteriors whose means and deviations to start from; otherwise those under a Gaussian prior of the
-            same variances, which are Wiener filtering.
+            Posteriors whose means and deviations to start from. By default those under a Gaussian prior of
+            the same variances, which is Wiener filtering.
 
         Raises
         ------
@@ -90,7 +91,7 @@ class DiagonalInference:
         return result
 
     def rows_at_once(self, n_components: int) -> int:
-        """Return how many data points to infer together so that they stay near the processor."""
+        """Return how many data points to infer together so that they fit into the processor's cache."""
         return max(1, 2**17 // n_components)
 
     def _until_stationary(self, problem: EStepProblem, blocks: "_Blocks", state: "_State") -> Diagonal:
@@ -120,14 +121,25 @@ LEARNING_SWEEPS = DiagonalInference(tolerance=0.0, max_iterations=3)
 
 @dataclass(frozen=True)
 class _Blocks:
-    """A partition of the latents, and each one's ``s λ_max(G_block)``, shape (H,)."""
+    """A partition of the latents into blocks.
+
+    Attributes
+    ----------
+    latents : list of slice
+        The latents of each block.
+    curvature : Tensor of shape (H,)
+        ``s λ_max(G_block)`` of the block of each latent.
+    """
 
     latents: list[slice]
     curvature: Tensor
 
     @classmethod
     def from_problem(cls, problem: EStepProblem) -> Self:
-        """Cut the latents into blocks: few where entries are missing and each costs a reconstruction."""
+        """Cut the latents into blocks.
+
+        Where entries are missing there are few blocks, because each one costs a reconstruction of the data.
+        """
         hessian = problem.shared_hessian
         count = _LEAST_BLOCKS
         if problem.observed is None:
@@ -140,9 +152,20 @@ class _Blocks:
 
 @dataclass(frozen=True)
 class _State:
-    """Where the sweeps are; the matrices (N, H) are column-major, so that a block is one piece of memory.
+    """What one sweep hands to the next.
 
-    Momentum and the least squared step since it was dropped, in the metric of the majorizers, are (N, 1).
+    The matrices are column-major, so that the latents of a block are one piece of memory.
+
+    Attributes
+    ----------
+    mean, scale : Tensor of shape (N, H)
+        ν and τ.
+    previous : Tensor of shape (N, H)
+        ν one sweep ago, for the momentum.
+    momentum : Tensor of shape (N, 1)
+        Factor on the last change of ν that is added to ν before the next sweep.
+    squared_step : Tensor of shape (N, 1)
+        Least squared step since momentum was dropped, in the metric of the majorizers.
     """
 
     mean: Tensor
@@ -171,7 +194,7 @@ def _start(problem: EStepProblem, start: Posterior | None) -> _State:
 
 
 def _sweep(problem: EStepProblem, blocks: _Blocks, state: _State) -> _State:
-    """Return the state after one sweep of the means, block by block, and one step of all deviations."""
+    """Return the state after one sweep over the means, block by block, and one step of all deviations."""
     mean = torch.lerp(state.previous, state.mean, 1.0 + state.momentum)
     majorizer = problem.prior.majorizer(mean, state.scale, problem.prior_scale)
     curvature, squared_step = majorizer + blocks.curvature, torch.zeros_like(state.momentum)

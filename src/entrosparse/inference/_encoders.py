@@ -1,9 +1,11 @@
 """Encoders: networks that map data points to their posteriors in one pass (D.3, Fig. 6 and 7).
 
-Model and prior do not change when codes and data change sign, and nor do the networks: maps without bias and
-the soft threshold make the features h(−x) = −h(x), so ν is odd, and what shapes the covariance is read from
-``|h|``. Inside, the networks have no units: data are divided by their scale, and what is read out is
-multiplied by posterior deviations, so one learning rate suits data of every scale.
+The model stays the same when data and codes both change sign, so the networks keep that symmetry. Their
+features h come from maps without bias and from the soft threshold, which is odd, so h(−x) = −h(x). The mean
+is linear in h and changes sign with the data; the covariance is read from ``|h|`` and does not change.
+
+Inside, the networks have no units: data are divided by their scale, and what is read out is multiplied by
+posterior deviations. So one learning rate suits data of every scale.
 
 Any other ``nn.Module`` that maps data (N, D) to a :class:`~entrosparse.posteriors.Posterior` will do as well.
 """
@@ -20,15 +22,15 @@ from entrosparse.inference._problem import EStepProblem
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, LowRank, Posterior
 
-_MAX_LOG_SCALE = 8.0  # deviations stay within a factor exp(±8) of those at the start
-_SMALL = 0.1  # gain of the maps that disturb the start
+_MAX_LOG_SCALE = 8.0  # Deviations stay within a factor exp(±8) of those at the start.
+_SMALL = 0.1  # Gain of the maps that should change little before training.
 
 
 class _Encoder(nn.Module, ABC):
     """A linear map to more dimensions, two residual blocks, and linear read-outs.
 
-    The mean starts as one Newton step from ν = 0, a linear map of the data, and the deviations as those of
-    that step.
+    Before training, the mean is close to one Newton step from ν = 0, which is a linear map of the data, and
+    the deviations are close to those of that step.
     """
 
     data_scale: Tensor
@@ -46,11 +48,12 @@ class _Encoder(nn.Module, ABC):
         precision = problem.shared_hessian.diagonal()
         curvature = problem.curvature(torch.zeros_like(precision), precision.rsqrt())
         newton = torch.linalg.solve(problem.shared_hessian + torch.diag(curvature), problem.loading.T)
-        data_scale = (2.0 * model.noise_variance).sqrt()  # as learning starts
+        # In a new model the noise variance is half that of the data.
+        data_scale = (2.0 * model.noise_variance).sqrt()
         self.register_buffer("data_scale", data_scale)
         self.register_buffer("unit", (precision + curvature).rsqrt())
 
-        gain = max(1.0, width / n_features) ** 0.5  # the lift's pseudo-inverse is its transpose / gain²
+        gain = max(1.0, width / n_features) ** 0.5  # The pseudo-inverse of the lift is its transpose / gain².
         self.lift = _linear(n_features, width, gain, x, generator)
         nn.init.orthogonal_(self.lift.weight, gain, generator)
         self.blocks = nn.Sequential(*(_Block(width, x, generator) for _ in range(2)))
@@ -79,13 +82,13 @@ class DiagonalEncoder(_Encoder):
     Parameters
     ----------
     x : Tensor of shape (N, D)
-        A sample of the data: gives dtype and device.
+        A sample of the data, which gives dtype and device.
     model : SparseCodingModel
-        Model whose posteriors, roughly, are returned at the start.
+        Before training, the encoder's posteriors are roughly those of this model.
     generator : torch.Generator
-        Source of randomness for the weights, on the CPU.
+        Source of randomness for the network's weights, on the CPU.
     width : int, optional
-        Dimensions in between; D + H by default.
+        Number of features h; D + H by default.
 
     Raises
     ------
@@ -106,7 +109,7 @@ class DiagonalEncoder(_Encoder):
 
 @final
 class LowRankEncoder(_Encoder):
-    """The network of Fig. 7: as :class:`DiagonalEncoder`, and V of ``T = V Vᵀ + diag(d²)``.
+    """The network of Fig. 7: a :class:`DiagonalEncoder` that also gives V of ``T = V Vᵀ + diag(d²)``.
 
     Parameters
     ----------
@@ -148,7 +151,7 @@ class LowRankEncoder(_Encoder):
 
 
 class _Block(nn.Module):
-    """``h + B soft(A h)``: a ResNet-like map of a space to itself, and a step of iterated thresholding."""
+    """A residual block ``h + B soft(A h)``, which has the form of one step of iterated thresholding."""
 
     def __init__(self, width: int, like: Tensor, generator: torch.Generator) -> None:
         super().__init__()
@@ -162,7 +165,7 @@ class _Block(nn.Module):
 def _linear(
     n_inputs: int, n_outputs: int, gain: float, like: Tensor, generator: torch.Generator, bias: bool = False
 ) -> nn.Linear:
-    """Return a linear map with normal weights of variance ``gain² / n_inputs``."""
+    """Return a linear map with normally distributed weights of variance ``gain² / n_inputs``."""
     layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, n_inputs, n_outputs, bias=bias, dtype=like.dtype
     )

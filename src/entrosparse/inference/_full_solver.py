@@ -1,8 +1,8 @@
-"""The E-step for full posteriors: H numbers a data point, one batched Cholesky factorization a sweep.
+"""The E-step for full posteriors, with one batched Cholesky factorization per sweep.
 
 At the optimum T⁻¹ = s G + diag(c), and the same matrix is the Hessian in ν at fixed T. So the inverse of its
-Cholesky factor gives the Newton step for ν and the new T together, and between sweeps only ν and the diagonal
-of T are kept.
+Cholesky factor gives both the Newton step for ν and the new T. The next sweep needs only ν and the diagonal
+of T, which are 2H numbers per data point.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfi
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Full, Posterior
 
-_CACHED = 2**19  # numbers in the matrices that a CPU works on at once, which its cache should hold
+_CACHED = 2**19  # Numbers in the matrices that a CPU factorizes together; they should fit into its cache.
 
 
 @final
@@ -32,8 +32,8 @@ class FullInference:
         Sweeps end when every data point's stationarity residual, in nats per posterior deviation, is at most
         this. With 0 all sweeps are done.
     max_iterations : int
-        Sweeps at most; 2 or 3 reach 1e-3 nats from a diagonal start, and 1 is enough while learning from the
-        posteriors of the step before.
+        Largest number of sweeps. From a diagonal start, 2 or 3 come within 1e-3 nats of the optimum. While
+        learning, 1 is enough if it starts from the posteriors of the step before.
     """
 
     tolerance: float = 1e-3
@@ -63,15 +63,15 @@ class FullInference:
                 nu, tau, part = mean[rows], scale[rows], problem.rows(rows)
                 precision, curvature = precision_of(part.hessian(), part.curvature(nu, tau))
                 inverse = inverse_cholesky_of(precision)
-                gradient = part.gradient(nu, tau)[0].unsqueeze(1)  # rows times matrices are the fast products
+                gradient = part.gradient(nu, tau)[0].unsqueeze(1)  # Row vectors times matrices are fast.
                 step = (gradient @ inverse.mT @ inverse).squeeze(1)
-                target = inverse.square().sum(1).sqrt()  # a norm along columns is ten times slower
+                target = inverse.square().sum(1).sqrt()  # The norm along the columns is ten times slower.
                 nu, tau, free = region.move(rows, nu, step, tau, target)
                 mean[rows], scale[rows], inverses[rows] = nu, tau, inverse
                 if self.tolerance <= 0.0:
                     continue
                 by_mean = (target * part.gradient(nu, target)[0]).abs().amax(1)
-                change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is what is left
+                change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is left over.
                 residual = torch.maximum(by_mean, (target.square() * change).sum(1))
                 region.report(rows, residual, free)
                 rows = rows[residual > self.tolerance]

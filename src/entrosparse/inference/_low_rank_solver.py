@@ -1,11 +1,18 @@
-"""The E-step for low-rank posteriors: the full E-step's matrix, followed as far as rank r allows.
+"""The E-step for low-rank posteriors, with one batched Cholesky factorization per sweep.
 
-With P = s G + diag(c), the covariance of T = V Vᵀ + diag(d²) solves T⁻¹ V = P V and diag T⁻¹ = diag P. For
-given d, V is known in closed form: with U = V/d and A = d P d, log |I + UUᵀ| − tr(A UUᵀ) is largest for the
-eigenvectors of A of its r smallest eigenvalues a < 1, at squared lengths 1/a − 1. They are followed by a
-Rayleigh-Ritz step in the span of the last ones and their images under A⁻¹. For given V,
-d² ← d² · diag(T⁻¹) / diag(P) never lowers the bound, as log |T| is convex in log d². Both steps, and the
-Newton step on ν, use one Cholesky factorization of P a sweep.
+The full posterior has T⁻¹ = P with P = s G + diag(c). The best covariance T = V Vᵀ + diag(d²) meets this as
+far as it can: T⁻¹ V = P V and diag T⁻¹ = diag P. A sweep takes three steps, which all use the factorization
+of P.
+
+V, for given d:
+    Write U = V/d and A = d P d. Then log |I + UUᵀ| − tr(A UUᵀ) is largest when the columns of U are the
+    eigenvectors of A for its r smallest eigenvalues a, as far as they are < 1, with squared lengths 1/a − 1.
+    From sweep to sweep these eigenvectors are tracked by a Rayleigh-Ritz step, in the space that the last
+    ones and their images under A⁻¹ span.
+d, for given V:
+    The update d² ← d² · diag(T⁻¹) / diag(P) never lowers the bound, because log |T| is convex in log d².
+ν:
+    A Newton step.
 """
 
 from dataclasses import dataclass
@@ -22,8 +29,11 @@ from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfi
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import LowRank, Posterior
 
-_SCALE_STEPS = 2  # updates of d in a sweep
-_LEAST_SHARE = 1e-3  # of τ that d keeps, where V can explain a latent alone; in float32 it is more
+_SCALE_STEPS = 2  # Updates of d per sweep.
+
+# Least d, as a share of τ. Where V alone can give a latent all of its variance, d would otherwise fall to
+# zero. In float32 the least share is larger.
+_LEAST_SHARE = 1e-3
 
 
 @final
@@ -39,7 +49,7 @@ class LowRankInference:
         Sweeps end when every data point's stationarity residual, in nats per posterior deviation, is at most
         this. With 0 all sweeps are done.
     max_iterations : int
-        Sweeps at most.
+        Largest number of sweeps.
     """
 
     rank: int = 5
@@ -115,7 +125,7 @@ class LowRankInference:
     def _ritz(
         self, precision: Tensor, cholesky: Tensor, basis: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return directions of U, orthonormal columns (N, H, r), and their lengths (N, r)."""
+        """Return the columns of U as orthonormal directions (N, H, r) and lengths (N, r)."""
         column = scale.unsqueeze(-1)
         images = torch.cholesky_solve(basis / column, cholesky) / column  # A⁻¹ times the basis
         trial = torch.linalg.qr(torch.cat([basis, images], dim=-1)).Q

@@ -9,20 +9,21 @@ from torch import Tensor
 
 from entrosparse.errors import NumericalError
 
-_MAX_STEP = 3.0  # deviations that a mean may move in a sweep
-_MAX_LOG_STEP = 1.0  # by which the logarithm of a deviation may change in a sweep
-_MIN_DAMPING = 0.1
-_JITTERS = (1e-6, 1e-4)  # relative to the mean of the diagonal
-_BLOCK = 16  # rows that are eliminated at once
+_MAX_STEP = 3.0  # Largest change of a mean per sweep, in posterior deviations.
+_MAX_LOG_STEP = 1.0  # Largest change of the logarithm of a deviation per sweep.
+_MIN_DAMPING = 0.1  # Least factor on the steps of a data point.
+_JITTERS = (1e-6, 1e-4)  # What is added to a diagonal in turn, as a share of its mean.
+_BLOCK = 16  # Rows that are eliminated together.
 
 
 @final
 class TrustRegion:
     """Keeps the sweeps of each data point from overshooting.
 
-    Where the likelihood leaves a direction open, only the prior's curvature holds it, which falls with
-    exp(−ν²/2τ²): a deviation that starts too small sees no prior at all. So means and deviations move by
-    bounded amounts, and a data point whose residual grows although it moves freely is damped.
+    Where the likelihood does not determine a direction, only the prior's curvature does. That curvature falls
+    with exp(−ν²/2τ²), so it vanishes for a deviation that starts too small, and the Newton step becomes far
+    too long. Therefore means and deviations change by bounded amounts per sweep. If a residual grows although
+    no bound was met, the steps of that data point are damped.
     """
 
     def __init__(self, mean: Tensor) -> None:
@@ -32,9 +33,9 @@ class TrustRegion:
     def move(
         self, rows: Tensor, mean: Tensor, step: Tensor, scale: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Move to ``mean − step`` and from deviations ``scale`` to ``target``, as far as allowed.
+        """Move means to ``mean − step`` and deviations from ``scale`` to ``target``, as far as allowed.
 
-        Returns the new means and deviations, and which rows moved freely, shape (len(rows), 1).
+        Returns the new means and deviations, and which rows met no bound, shape (len(rows), 1).
         """
         damping = self._damping[rows]
         log_step = (target / scale).log().clamp(-_MAX_LOG_STEP, _MAX_LOG_STEP)
@@ -44,7 +45,7 @@ class TrustRegion:
         return mean - damping * share * step, scale, free
 
     def report(self, rows: Tensor, residual: Tensor, free: Tensor) -> None:
-        """Take note of the residuals (len(rows),) after a move."""
+        """Note the residuals after a move, shape (len(rows),), and damp the rows that overshot."""
         residual = residual.unsqueeze(1)
         overshot = free & (residual > self._last[rows])
         damping = torch.where(overshot, 0.5, 1.0) * self._damping[rows]
@@ -53,7 +54,7 @@ class TrustRegion:
 
 
 def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``P = s G + diag(c)`` (N, H, H), and c (N, H), kept above rounding of G."""
+    """Return ``P = s G + diag(c)`` (N, H, H), and c (N, H) raised above the rounding errors of G."""
     rounding = (
         8.0
         * torch.finfo(hessian.dtype).eps
@@ -66,7 +67,7 @@ def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cholesky_of(matrices: Tensor) -> Tensor:
-    """Return lower Cholesky factors L, with jitter for the matrices that need it, and only for them.
+    """Return the lower Cholesky factors L, with jitter added to a matrix only where it is needed.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def cholesky_of(matrices: Tensor) -> Tensor:
     Warns
     -----
     RuntimeWarning
-        If jitter was added: to how many matrices, and how much.
+        If jitter was added; it says to how many matrices, and how much.
     """
     return _with_jitter(torch.linalg.cholesky_ex, matrices)
 
@@ -89,8 +90,9 @@ def inverse_cholesky_of(matrices: Tensor) -> Tensor:
 def _eliminate(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``L⁻¹`` and, for each matrix, a number above 0 where it is not positive definite.
 
-    Gauss-Jordan elimination of [P | I] by blocks of rows, each scaled by the inverse Cholesky factor of its
-    pivot, so that nearly all work is in matrix products. Eliminated columns make room for those of I.
+    This is Gauss-Jordan elimination of [P | I] by blocks of rows. Each block is scaled by the inverse
+    Cholesky factor of its pivot, so that nearly all work is in matrix products. The columns of I are stored
+    in place of the columns of P that have been eliminated.
     """
     work = matrices.clone()
     failed = torch.zeros(len(work), dtype=torch.int32, device=work.device)
@@ -110,7 +112,7 @@ def _eliminate(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _with_jitter(factorize: Callable[[Tensor], tuple[Tensor, Tensor]], matrices: Tensor) -> Tensor:
-    """Return the factors, where ``factorize`` returns factors and a number above 0 for each that failed."""
+    """Return the factors; ``factorize`` gives factors, and a number above 0 for each that failed."""
     factor, failed = factorize(matrices)
     for jitter in _JITTERS:
         bad = failed > 0

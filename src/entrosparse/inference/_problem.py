@@ -1,16 +1,17 @@
 """The E-step's problem, which all solvers share.
 
-At fixed λ, σ², W the data points separate. With s = δ/σ², G = WᵀW, b = Wᵀx, and c, w the curvature and the
-majorizer of the prior's expected energy (times γ), each one maximizes
+At fixed λ, σ² and W, each data point has a problem of its own. Write s = δ/σ², G = WᵀW and b = Wᵀx, and let
+c and w be the curvature and the majorizer of the prior's expected energy, times γ. Each posterior maximizes
 
     ½ log |T| − s (½ νᵀGν − bᵀν + ½ tr GT) − γ Σ_h E[energy_h(ν_h, T_hh)],
 
-which is jointly concave in ν and in the deviations τ, or the Cholesky factor of T. It is stationary where
+which is jointly concave in ν and the deviations τ, or in ν and the Cholesky factor of T. It is stationary
+where
 
     ν:  s (Gν − b)_h + w_h ν_h = 0,    w_h = γ erf(ν_h / √2 τ_h) / (λ_h ν_h)             for the Laplace prior
     T:  T⁻¹ = s G + diag(c),           c_h = γ √(2/π) exp(−ν_h² / 2τ_h²) / (λ_h τ_h)     for the Laplace prior
 
-with the second condition restricted to what the family of T can follow.
+Diagonal and low-rank posteriors meet the second condition as far as their covariances can.
 """
 
 import warnings
@@ -30,20 +31,20 @@ from entrosparse.priors import Prior
 @final
 @dataclass(frozen=True)
 class EStepProblem:
-    """The E-step of some data points. NaN are entries that were not seen: they have no likelihood.
+    """The E-step of some data points. Entries that were not seen (NaN) have no likelihood.
 
     Attributes
     ----------
     prior : Prior
         The prior.
     prior_scale : Tensor of shape (H,)
-        Scales that hold γ: energies are those of λ/γ for the Laplace prior.
+        Scales that include γ: λ/γ for the Laplace prior.
     dictionary, loading : Tensor of shape (D, H)
         W and ``s W``.
     shared_hessian : Tensor of shape (H, H)
         ``s G``, the likelihood's Hessian for data points without missing entries.
     linear : Tensor of shape (N, H)
-        ``s b``, column-major: what is computed from it keeps the numbers of a latent together.
+        ``s b``, column-major, so that the numbers of a latent lie together, also in what is computed from it.
     observed : Tensor of shape (N, D) or None
         1 where an entry was seen, 0 where not; None when all were.
     """
@@ -82,7 +83,7 @@ class EStepProblem:
     def diagonal(self) -> Tensor:
         """Return the diagonal of :meth:`hessian`: (H,) or (N, H)."""
         if self.observed is None:
-            return self.shared_hessian.diagonal().contiguous()  # elementwise work on strides is slow
+            return self.shared_hessian.diagonal().contiguous()  # Elementwise work is slow on strides.
         return self.observed @ (self.dictionary * self.loading)
 
     def curvature(self, mean: Tensor, scale: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ class EStepProblem:
         return self.prior.curvature(mean, scale, self.prior_scale)
 
     def gradient(self, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradient in ν of the function to minimize, and the majorizer w, (N, H) each."""
+        """Return the gradient in ν of minus the objective, and the majorizer w, (N, H) each."""
         majorizer = self.prior.majorizer(mean, scale, self.prior_scale)
         return self.likelihood_gradient(mean).addcmul_(majorizer, mean), majorizer
 
@@ -113,8 +114,8 @@ def stationarity(
 ) -> Tensor:
     """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation.
 
-    The larger of the gradient in ν, times τ, and of the posterior's own condition on its covariance
-    (:meth:`~entrosparse.posteriors.Posterior.stationarity`), for Eq. 17 at fixed λ and σ².
+    For Eq. 17 at fixed λ and σ², this is the larger of two numbers: the gradient in ν, times τ, and
+    how far the covariance is from its own optimum (:meth:`~entrosparse.posteriors.Posterior.stationarity`).
     """
     return EStepProblem.from_data(x, model, weights).stationarity(posterior)
 

@@ -19,7 +19,7 @@ class Inference(Protocol):
         weights: EntropyWeights = ...,
         start: Posterior | None = None,
     ) -> Posterior:
-        """Return the posteriors of the rows of ``x`` (N, D), from means and deviations of ``start``."""
+        """Return the posteriors of the rows of ``x`` (N, D), from the means and deviations of ``start``."""
         ...
 
     def rows_at_once(self, n_components: int) -> int:

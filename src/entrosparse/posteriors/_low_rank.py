@@ -32,9 +32,9 @@ class LowRank(Posterior):
 
     @cached_property
     def _capacitance(self) -> Tensor:
-        """Cholesky factor of ``I + Vᵀ diag(d⁻²) V``, shape (N, r, r), for both matrix lemmas.
+        """Cholesky factor of ``I + Vᵀ diag(d⁻²) V``, shape (N, r, r), which both matrix lemmas use.
 
-        In float64, for one large deviation beside d would drown I.
+        It is computed in float64. Where V is much larger than d, float32 would round I away in this sum.
         """
         scaled = (self.factor / self.scale.unsqueeze(-1)).double()
         gram = scaled.mT @ scaled
@@ -102,10 +102,10 @@ class LowRank(Posterior):
         return (1.0 - solved.square().sum(-2)) / self.scale.square()
 
     def stationarity(self, hessian: Tensor, curvature: Tensor) -> Tensor:
-        """Return how far ``T⁻¹ V = P V`` and ``diag T⁻¹ = diag P`` are from true, ``P = s G + diag c``.
+        """Return how far T is from its optimum, shape (N,).
 
-        Both are scaled by the deviations: the largest of ``|Vᵀ (T⁻¹ − P) V|``, ``|d (T⁻¹ − P) V|`` and
-        ``|d² diag(T⁻¹ − P)|``, shape (N,).
+        At the optimum ``T⁻¹ V = P V`` and ``diag T⁻¹ = diag P``, with ``P = s G + diag c``. The result is the
+        largest entry of ``|Vᵀ (T⁻¹ − P) V|``, ``|d (T⁻¹ − P) V|`` and ``|d² diag(T⁻¹ − P)|``.
         """
         scaled = self.factor / self.scale.unsqueeze(-1)
         inverse = torch.cholesky_solve(scaled.mT, self._capacitance).mT / self.scale.unsqueeze(-1)  # T⁻¹ V

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Posterior(ABC):
-    """A batch of N Gaussian posteriors over H latents, one for each data point.
+    """A batch of N Gaussian posteriors over H latents, one per data point.
 
     Attributes
     ----------
@@ -33,7 +33,10 @@ class Posterior(ABC):
 
     @abstractmethod
     def weighted_covariance(self, sample_weight: Tensor) -> Tensor:
-        """Return ``Σ_n w_n T_n``, shape (H, H), for the weights w of the data points, shape (N,)."""
+        """Return ``Σ_n w_n T_n``, shape (H, H), for the weights w of the data points, shape (N,).
+
+        Families that can do so sum without forming the N covariances.
+        """
 
     @abstractmethod
     def reconstruction_variance(self, dictionary: Tensor) -> Tensor:
@@ -64,8 +67,9 @@ class Posterior(ABC):
     def stationarity(self, hessian: Tensor, curvature: Tensor) -> Tensor:
         """Return how far T is from its optimum, shape (N,), in nats per posterior deviation.
 
-        The optimum within the family of ``½ log |T| − ½ tr((s G + diag c) T)``, for ``hessian`` s G (H, H)
-        and the curvatures c (N, H) of the prior's expected energy.
+        The optimum is the T of the family that maximizes ``½ log |T| − ½ tr((s G + diag c) T)``. Here
+        ``hessian`` is s G, of shape (H, H) or (N, H, H), and ``curvature`` is c, of shape (N, H), the
+        curvature of the prior's expected energy.
         """
 
     def sample(self, n_samples: int, generator: torch.Generator | None = None) -> Tensor:
