@@ -1,4 +1,4 @@
-"""Checks of arguments shared by the data functions."""
+"""Checks of arguments that several modules share."""
 
 import math
 from numbers import Integral, Real

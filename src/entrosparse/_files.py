@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 def write_atomically(path: str | os.PathLike[str], writer: Callable[[BinaryIO], object]) -> None:
-    """Write a file aside in the same folder, then put it in place in one step.
+    """Write a temporary file in the same folder, then rename it to ``path`` in one step.
 
     Whoever opens ``path`` finds what was there before or all of the new content, even when the process
     is killed or the disk fills up while it writes.
@@ -42,7 +42,7 @@ def write_atomically(path: str | os.PathLike[str], writer: Callable[[BinaryIO], 
 
 @contextmanager
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a folder aside to fill, and put it in place in one step when it is complete, or never.
+    """Give a temporary folder to fill, and rename it to ``path`` in one step when it is complete.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OSError
-        When the folder cannot be made; nothing is left of it then.
+        When the folder cannot be made; nothing is then left of it.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")

@@ -1,4 +1,7 @@
-"""Tables read block by block, in memory or on disk, so that no more than a block of rows is ever unpacked."""
+"""Tables in memory or on disk, read block by block so that only one block of rows is ever unpacked.
+
+Files of prepared data points, which the command takes, are read whole.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -114,7 +117,7 @@ def as_rows(X: Any) -> TableRows:
 
 
 def chunks(rows: Any, size: int) -> Iterator[NDArray[np.floating[Any]]]:
-    """Yield consecutive blocks of rows, the last one shorter where it must be.
+    """Yield consecutive blocks of rows; the last one holds what is left.
 
     Parameters
     ----------
@@ -133,7 +136,7 @@ def chunks(rows: Any, size: int) -> Iterator[NDArray[np.floating[Any]]]:
 
 
 def stream(batches: Iterable[Any]) -> Iterator[NDArray[np.floating[Any]]]:
-    """Yield batches that may be passed once, checked to have the same columns.
+    """Yield the batches of an iterable that may only be passed once, and check that their columns agree.
 
     Parameters
     ----------
@@ -212,7 +215,7 @@ def read_rows(path: Path, n_features: int, dtype: np.dtype[Any]) -> NDArray[Any]
 
 
 def _floating(dtype: Any) -> np.dtype[Any]:
-    """Return the type in which numbers of a type are read."""
+    """Return the floating-point type in which numbers of the given type are read."""
     try:
         given = np.dtype(dtype)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The command line. What a command needs is imported when it runs, so that help and errors come at once."""
+"""The command line. A command imports what it needs when it runs, so that help and errors come at once."""
 
 import argparse
 import os
@@ -89,7 +89,7 @@ def _parser() -> ArgumentParser:
         description="Learn a dictionary from images.", exit_on_error=False, allow_abbrev=False
     )
     fit.add_argument("--config", action="config", help="settings in a YAML file; flags win over it")
-    fit.add_argument(  # suppressed when missing, for a default here would win over the file
+    fit.add_argument(  # A default here would win over the file, so a missing input has none.
         "input",
         nargs="?",
         type=str,
@@ -112,7 +112,7 @@ def _parser() -> ArgumentParser:
     encode.add_argument("run", type=str, help="run folder")
     encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
     encode.add_argument(
-        "--rows", action="store_true", help="INPUT is a .npy or .npz array, one prepared data point a row"
+        "--rows", action="store_true", help="INPUT is a .npy or .npz array, one prepared data point per row"
     )
     encode.add_argument(
         "--covariance",
@@ -182,7 +182,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     from entrosparse.images import default_images, load_images, prepare_images, split_patches
     from entrosparse.learning import OnlineEM, train
 
-    torch.set_num_threads(1)  # at these sizes more threads gain little, and on a busy machine lose much
+    torch.set_num_threads(1)  # At these sizes more threads gain little, and on a busy machine they lose much.
     schedule = get_schedule(config.annealing)
     if config.stretch_annealing:
         schedule = stretched(schedule, config.epochs)
@@ -210,7 +210,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
                 batch_size=config.batch_size,
                 annealing=schedule,
                 seed=config.seed,
-                callback=_in_turn(writer, progress),  # saved before it is printed
+                callback=_in_turn(writer, progress),  # An epoch is saved before it is printed.
                 checkpoints=_checkpoints(out),
             )
     except KeyboardInterrupt:
@@ -247,7 +247,7 @@ def _in_turn(*callbacks: "Callback") -> "Callback":
 
 
 def _finish(out: Path) -> int:
-    """Write the report of a run that is complete; what it took to go on is not needed any more."""
+    """Write the report of a complete run, and remove its checkpoints, which are not needed any more."""
     from entrosparse.app.reports import write_report
     from entrosparse.app.runs import load_run
 
@@ -307,7 +307,7 @@ def _reproduce(options: Namespace) -> int:
 
     from entrosparse.reproduce.framework.running import reproduce
 
-    torch.set_num_threads(1)  # as in fit
+    torch.set_num_threads(1)  # As in fit.
     out = Path(options.out or f"runs/reproduce-{options.scale}")
     given = {"images": options.images, "dictionary": options.dictionary}
     settings = {name: os.path.abspath(value) for name, value in given.items() if value is not None}

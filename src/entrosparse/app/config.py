@@ -28,7 +28,7 @@ class FitConfig:
     patch_size : int
         Side of the square patches in pixels; D is its square.
     n_patches : int
-        Number of patches drawn from the images for learning; at least one minibatch.
+        Number of patches drawn from the images for learning; they fill at least one minibatch.
     epochs : int
         Passes over the patches.
     batch_size : int
@@ -78,7 +78,7 @@ class FitConfig:
                 f"the 'n_patches' parameter must be an integer >= {self.batch_size}, the batch size; "
                 f"got {self.n_patches}"
             )
-        from entrosparse.images import WHITENINGS  # here, so that the command line starts without NumPy
+        from entrosparse.images import WHITENINGS  # Here, so that the command line starts without NumPy.
 
         get_schedule(self.annealing)
         if self.whiten not in WHITENINGS:

@@ -1,4 +1,4 @@
-"""Pages that need nothing but themselves."""
+"""HTML pages that need no other file."""
 
 import base64
 from typing import Any

@@ -1,4 +1,4 @@
-"""Figures: drawing only. Every function takes NumPy arrays and numbers and returns a Matplotlib figure."""
+"""Drawing of figures. Every function takes NumPy arrays and numbers and returns a Matplotlib figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ INK = "#40454d"
 
 ELBO_COLOUR = "#8a63d2"
 PAPER_COLOUR = "#8b93a1"
-"""Colour of what the paper reports, and of references."""
+"""Colour of the values that the paper reports, and of references."""
 
 PALETTE = ("#8a63d2", "#3b82d6", "#d97a2b", "#2a9d78", "#c8456b", "#b8961e", "#4cb3c4", "#7a5c46")
-"""Colours of what is compared, in order."""
+"""Colours of the things that a figure compares, in order."""
 
 ENTROPY_COLOURS = {"posterior": "#3b82d6", "prior": "#d97a2b", "likelihood": "#2a9d78"}
 ENTROPY_LABELS = {
@@ -33,7 +33,7 @@ def draw_fields(dictionary: ArrayLike, prior_scale: ArrayLike, shape: tuple[int,
     Parameters
     ----------
     dictionary : array of shape (D, H)
-        One field a column.
+        One field per column.
     prior_scale : array of shape (H,)
         λ, which gives the order.
     shape : (int, int)
@@ -58,7 +58,7 @@ def draw_fields(dictionary: ArrayLike, prior_scale: ArrayLike, shape: tuple[int,
 
 
 def draw_elbo(epoch: Sequence[int], elbo: Sequence[float], annealed: Sequence[bool]) -> Figure:
-    """Draw the held-out ELBO (nats per patch) over the epochs; annealed epochs lie on a shade."""
+    """Draw the held-out ELBO (nats per patch) over the epochs; annealed epochs are shaded."""
     figure, (axes,) = _panels(1, height=3.2)
     axes.plot(epoch, elbo, color=ELBO_COLOUR, marker="o", markersize=4)
     axes.set_ylabel("held-out ELBO (nats per patch)")
@@ -77,8 +77,8 @@ def draw_entropies(epoch: Sequence[int], entropies: Mapping[str, Sequence[float]
     epoch : sequence of int
         Epochs.
     entropies : mapping of str to sequence of float
-        ``"posterior"``, ``"prior"`` and ``"likelihood"``: a value an epoch. The ELBO is the first less
-        the other two (Eq. 15).
+        ``"posterior"``, ``"prior"`` and ``"likelihood"``: one value per epoch. The ELBO is the first
+        minus the other two (Eq. 15).
 
     Returns
     -------
@@ -109,14 +109,14 @@ def draw_prior_scales(prior_scale: ArrayLike) -> Figure:
 def draw_patches(
     originals: ArrayLike, reconstructions: ArrayLike, deviations: ArrayLike, shape: tuple[int, int]
 ) -> Figure:
-    """Draw patches, what the model makes of them, and how sure it is.
+    """Draw patches, their reconstructions, and the deviations of the reconstructions.
 
     Parameters
     ----------
     originals, reconstructions : array of shape (N, D)
         x and W̃ν in data units; a patch and its reconstruction share one grey scale around zero.
     deviations : array of shape (N, D)
-        Posterior standard deviation of the reconstruction per pixel, data units; one scale for all,
+        Posterior standard deviation of the reconstruction per pixel, in data units. All share one scale,
         from the smallest to the largest.
     shape : (int, int)
         Height and width of a patch in pixels.
@@ -189,7 +189,7 @@ def panels(
     size : (float, float)
         Width and height of the figure in inches.
     sharex : bool
-        Whether the axes have one range of x.
+        Whether all axes share one range of x.
     """
     figure = Figure(figsize=size, facecolor="none", layout="constrained")
     grid = list(figure.subplots(n_rows, n_columns, sharex=sharex, squeeze=False).flat)
@@ -207,5 +207,5 @@ def panels(
 
 
 def add_legend(axes: Axes, **options: Any) -> None:
-    """Add a legend of what is labelled, in the style of the figures; options go to Matplotlib."""
+    """Add a legend in the style of the figures; options go to Matplotlib."""
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, **options)

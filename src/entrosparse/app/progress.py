@@ -1,4 +1,4 @@
-"""What a learning run tells while it goes on."""
+"""What a learning run shows on the terminal while it goes on."""
 
 from types import TracebackType
 from typing import Self, final

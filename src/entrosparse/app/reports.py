@@ -1,4 +1,4 @@
-"""The report of a run: one page that needs nothing but itself."""
+"""The report of a run: one HTML page that needs no other file."""
 
 import io
 from dataclasses import asdict

@@ -9,14 +9,14 @@
 ``examples.npz``
     A few held-out patches, for the report.
 ``checkpoints``
-    What it takes to go on after a kill (see `entrosparse.learning._checkpoints`), as long as learning lasts.
+    What learning needs to go on after a kill (see `entrosparse.learning._checkpoints`), until it ends.
 ``fields.png``, ``report.html``
     Made from the files above when learning ends (see `entrosparse.app.reports`).
 
 A kill at any instant leaves a folder that can be used, or none. The folder is made under another name and
-renamed when it is complete. After that only the model and the history change, each replaced in one step,
-the model first: between the two the model is one epoch ahead of the last row. What depends on the epoch is
-read from the history, so there is nothing else to keep in step.
+renamed when it is complete. After that only the model and the history change. Each is replaced in one step,
+the model first, so a kill between the two leaves a model that is one epoch ahead of the last row. That does
+no harm, because whatever depends on the epoch is read from the history.
 """
 
 import csv
@@ -46,7 +46,7 @@ Content = TypeVar("Content")
 @final
 @dataclass(frozen=True)
 class RunInfo:
-    """What it takes to use the model of a run again.
+    """What must be known to use the model of a run again.
 
     Attributes
     ----------
@@ -124,9 +124,9 @@ class RunWriter(Callback):
         self._examples = examples
 
     def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
-        """Write the model and the record of an epoch, in place of those from this epoch on.
+        """Write the model and the record of an epoch, in place of records from this epoch on.
 
-        The first call of a run makes the folder.
+        The first call for a new run makes the folder.
 
         Raises
         ------
@@ -260,12 +260,12 @@ def _read_examples(path: Path) -> np.ndarray:
 
 
 def _read(path: Path, build: Callable[[], Content]) -> Content:
-    """Return ``build()``, with whatever a missing or damaged file makes of it as one kind of error."""
+    """Return ``build()``. Errors of all kinds from a missing or damaged file become FileFormatErrors."""
     try:
         return build()
     except FileNotFoundError:
         raise FileFormatError(f"'{path}' is missing: this is no complete run folder") from None
     except PermissionError:
         raise
-    except Exception as error:  # damaged files make their readers raise nearly anything
+    except Exception as error:  # Damaged files make their readers raise nearly anything.
         raise FileFormatError(f"'{path}' is damaged and cannot be read: {error}") from error

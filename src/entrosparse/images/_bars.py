@@ -10,7 +10,7 @@ from entrosparse._checks import check_positive, check_whole, random_generator
 
 @dataclass(frozen=True, eq=False)
 class BarsData:
-    """Data x = W z + noise drawn from the model of Eq. 1, with what made them.
+    """Data x = W z + noise drawn from the model of Eq. 1, with the codes and the dictionary behind them.
 
     Attributes
     ----------
@@ -19,7 +19,7 @@ class BarsData:
     codes : ndarray of float64, shape (n_samples, 2 size)
         Latents z.
     dictionary : ndarray of float64, shape (size², 2 size)
-        Dictionary W, one bar a column: 1 on the bar, 0 elsewhere. Horizontal bars come first, from the top,
+        Dictionary W, one bar per column: 1 on the bar, 0 elsewhere. Horizontal bars come first, from the top,
         then vertical ones, from the left.
     """
 

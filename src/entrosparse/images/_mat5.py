@@ -1,7 +1,8 @@
-"""Numeric arrays of MATLAB 5 files (formats -v6 and -v7), read so that damage can do no more than be refused.
+"""Numeric arrays of MATLAB 5 files (formats -v6 and -v7).
 
-A file is a sequence of elements: a type code, a number of bytes, the bytes. Every count is checked against
-the bytes that are there before it is used, and a compressed element is unpacked no further than is allowed.
+A file is a sequence of elements: a type code, a number of bytes, the bytes. A damaged file is refused and can
+do no harm: every count is checked against the bytes that are there before it is used, and compressed elements
+are unpacked only up to a given size.
 """
 
 import struct
@@ -15,19 +16,19 @@ from numpy.typing import NDArray
 
 _MATRIX, _COMPRESSED = 14, 15
 _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-_NUMERIC_CLASSES = range(6, 16)  # double, single and the eight integers
+_NUMERIC_CLASSES = range(6, 16)  # Double, single and the eight integers.
 _COMPLEX = 0x0800
 
 
 def read_mat5(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
-    """Return the real numeric arrays by name, and leave structures, cells, texts and the like aside.
+    """Return the real numeric arrays by name; structures, cells, texts and the like are left out.
 
     Parameters
     ----------
     content : bytes
         The whole file.
     most_bytes : int
-        To which size all compressed elements together may be unpacked.
+        Most bytes to which all compressed elements together may be unpacked.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     while data:
         code, size = struct.unpack_from(order + "II", data)
         start = 8
-        if code >> 16:  # up to four bytes stand in the tag itself
+        if code >> 16:  # Up to four bytes stand in the tag itself.
             code, size, start = code & 0xFFFF, code >> 16, 4
         stop = start + size
         if stop > len(data) or (start == 4 and size > 4):

@@ -1,4 +1,4 @@
-"""Image patches cut when they are asked for: only the images and the positions are held."""
+"""Image patches that are cut when they are asked for, so that only images and positions are held."""
 
 from collections.abc import Sequence
 from typing import Any, SupportsIndex, final
@@ -16,8 +16,8 @@ class Patches:
     """Square patches of images, indexed like the array (n_patches, n_features) that is never made.
 
     ``patches[indices]`` takes what a NumPy array takes along its first axis (a slice, an integer array or
-    tensor, a mask, one integer) and returns a new C-contiguous float32 array of shape (n, patch_size²), rows
-    of a patch one after the other.
+    tensor, a mask, one integer) and returns a new C-contiguous float32 array of shape (n, patch_size²). It
+    holds the rows of a patch one after the other.
 
     Parameters
     ----------

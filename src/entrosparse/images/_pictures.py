@@ -47,7 +47,7 @@ class Image:
                 f"image '{self.name}' must be a real numeric array of height x width, at least 2 x 2; "
                 f"got {given.dtype} of shape {given.shape}"
             )
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is counted below
+        with np.errstate(over="ignore", invalid="ignore"):  # Pixels that are not finite are counted below.
             pixels = np.array(given, dtype=np.float32, order="C")
         n_bad = int(np.count_nonzero(~np.isfinite(pixels)))
         if n_bad:
@@ -69,13 +69,13 @@ def load_images(source: str | Path) -> list[Image]:
     source : str or Path
         One of
 
-        - a folder: its PNG, JPEG, TIFF and WebP files in the order of their names, whatever else it holds;
+        - a folder: its PNG, JPEG, TIFF and WebP files in the order of their names; other files are ignored;
         - one such picture. Colour becomes luma in [0, 1], transparent parts are laid on white, and greys
           deeper than 8 bits keep their values. Each page of a TIFF is an image;
         - a ``.npy`` or ``.npz`` file (never unpickled), or a MATLAB ``.mat`` file (version 7.3 needs the
           ``hdf5`` extra). A real numeric array of height x width is one image, and one of height x width x n
-          is n images, also when n is 3. Several arrays are taken in the order of their names; what else the
-          file holds is left aside.
+          is n images, also when n is 3. Several arrays are taken in the order of their names; anything else
+          in the file is ignored.
 
         No file may unpack to more than 256 MiB or a hundred times its own size, whichever is more.
 
@@ -139,7 +139,7 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def _read_file(path: Path) -> list[Image]:
-    """Read one file: the only place where readers run, so that each of their failures becomes ours."""
+    """Read one file. Readers run only here, so every failure of theirs becomes an error of this package."""
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise FileFormatError(
@@ -151,7 +151,7 @@ def _read_file(path: Path) -> list[Image]:
             arrays = read(file)
     except InputError:
         raise
-    except Exception as error:  # damaged files make their readers raise nearly anything
+    except Exception as error:  # Damaged files make their readers raise nearly anything.
         raise FileFormatError(f"cannot read '{path}': {_one_line(error)}") from error
     usable = {label: array for label, array in arrays.items() if _is_numeric_picture(array)}
     if not usable:
@@ -188,7 +188,7 @@ def _printable(text: str) -> str:
 
 
 def _most_bytes(file: BinaryIO) -> int:
-    """How much a file may unpack to: plenty for any photograph, too little to fill the memory."""
+    """Return to how many bytes a file may unpack: enough for any photograph, too few to fill the memory."""
     return max(2**28, 100 * os.fstat(file.fileno()).st_size)
 
 
@@ -201,7 +201,7 @@ def _check_claim(file: BinaryIO, n_bytes: int) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what libtiff says about a damaged file, in C, from the standard error stream."""
+    """Silence libtiff, which writes from C to the standard error stream when a file is damaged."""
     stderr = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -213,7 +213,7 @@ def _silence() -> Iterator[None]:
 
 
 def _luma(picture: "PIL.Image.Image") -> NDArray[Any]:
-    """Grey as it is when deeper than 8 bits; otherwise luma in [0, 1] of the picture on white."""
+    """Return greys deeper than 8 bits as they are, otherwise luma in [0, 1] of the picture on white."""
     import PIL.Image
 
     if picture.mode.startswith(("I", "F")):
@@ -234,7 +234,7 @@ def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
     except PIL.UnidentifiedImageError as error:
         raise FileFormatError(f"'{file.name}' is not a PNG, JPEG, TIFF or WebP picture") from error
     _check_claim(file, 4 * picture.width * picture.height)
-    if picture.format != "TIFF":  # other formats keep previews and animations in further frames
+    if picture.format != "TIFF":  # Further frames of other formats are previews or animations.
         return {"": _luma(picture)}
     pages, claimed = [], 0
     with _silence():
@@ -242,7 +242,8 @@ def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
             area = page.width * page.height
             claimed += 4 * area
             _check_claim(file, claimed)
-            boxes = [tile[1] or (0, 0, *page.size) for tile in picture.tile]  # the rest would become zeros
+            # Pixels outside of all boxes would be read as zeros.
+            boxes = [tile[1] or (0, 0, *page.size) for tile in picture.tile]
             if sum((right - left) * (bottom - top) for left, top, right, bottom in boxes) < area:
                 raise FileFormatError(f"'{file.name}' must hold whole pictures; a part has no pixels")
             pages.append(_luma(page))
@@ -261,7 +262,7 @@ def _read_matlab(file: BinaryIO) -> dict[str, NDArray[Any]]:
     from scipy.io import loadmat
     from scipy.io.matlab import matfile_version
 
-    start = file.read(520)  # a text header of 512 bytes may come before the mark of HDF5
+    start = file.read(520)  # A text header of 512 bytes may precede the mark of HDF5.
     file.seek(0)
     if b"\x89HDF\r\n\x1a\n" in start:
         variables = _matlab_7_3(file)
@@ -282,12 +283,13 @@ def _matlab_7_3(file: BinaryIO) -> dict[str, Any]:
     with h5py.File(file, "r") as archive:
         arrays = {name: item for name, item in archive.items() if isinstance(item, h5py.Dataset)}
         _check_claim(file, sum((item.size or 0) * item.dtype.itemsize for item in arrays.values()))
-        return {name: np.transpose(item[()]) for name, item in arrays.items()}  # MATLAB reverses the axes
+        return {name: np.transpose(item[()]) for name, item in arrays.items()}  # MATLAB reverses the axes.
 
 
-_LUMA = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32) / 255  # of red, green and blue bytes
+_LUMA = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32) / 255  # Weights of red, green and blue bytes.
 
-_QUIET = logging.NullHandler()  # keeps messages off a standard error stream that nobody asked for
+# Without a handler of its own, Pillow's messages would go to the standard error stream.
+_QUIET = logging.NullHandler()
 
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 

@@ -10,8 +10,8 @@ from entrosparse._checks import check_positive
 from entrosparse.errors import InputError
 from entrosparse.images._pictures import Image
 
-_TARGET_VARIANCE = 0.1
-_CUTOFF = 0.4  # f0 in cycles per pixel
+_TARGET_VARIANCE = 0.1  # Mean variance of the images that set the gain.
+_CUTOFF = 0.4  # f0, in cycles per pixel.
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +46,8 @@ def prepare_images(
     the 1/ρ amplitude of natural images, and a low pass at f0 = 0.4 cycles per pixel against noise and the
     corners of the spectrum; "none" leaves the image as it is. The frequency ρ is in cycles per pixel, which
     treats images of all sizes and shapes alike. The spectrum is that of the image continued by its mirror
-    images (a cosine transform): continued periodically, opposite borders meet in seams, which whitening turns
-    into edges, and the dictionary into straight lines.
+    images (a cosine transform). If it were continued periodically, opposite borders would meet in seams.
+    Whitening would turn the seams into edges, and the dictionary would learn them as straight lines.
 
     Parameters
     ----------
