@@ -22,7 +22,7 @@ import steps
 from measuring import Line, draw_bench
 
 HERE = Path(__file__).parent
-GUARD = 0.25  # least share of matrix products in an EM epoch: below it something made the E-step slow
+GUARD = 0.25  # least share of matrix products in an EM epoch; below it something has made the E-step slow
 MEASUREMENTS = {
     "steps": steps.measure,
     "starting": starting.measure,

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference
-from entrosparse.learning import BatchEM
+from entrosparse.learning import BatchEM, initial_model, train
 from entrosparse.metrics import match_atoms
 from entrosparse.model import SparseCodingModel, unit_columns
+from entrosparse.priors import Laplace
 
 DOCS = Path(__file__).parents[1] / "docs"
 LEVELS = np.array([0.5, 0.8, 0.95])
@@ -106,8 +107,11 @@ def coverage(model, solver, x, z, levels):
 def learned(truth, generator):
     """Learn from draws of a model; return the result in the order and sign of the truth, and the cosines."""
     x, _ = truth.sample(N_LEARN, generator)
-    learner = BatchEM(truth.n_components, inference=FullInference(0.0, 1), n_init=3)
-    model = learner.fit(x, generator).model
+    h = truth.n_components
+    starts = [initial_model(x, h, "ica", Laplace(), generator).dictionary for _ in range(3)]
+    learner = BatchEM(FullInference(0.0, 1))
+    runs = [train(learner, x.numpy(), n_components=h, init=start, epochs=1000) for start in starts]
+    model = max(runs, key=lambda run: run.history[-1].elbo).model
     match = match_atoms(model.dictionary, truth.dictionary)
     dictionary = model.dictionary[:, match.indices]
     dictionary = dictionary * (dictionary * truth.dictionary).sum(0).sign()
@@ -116,7 +120,7 @@ def learned(truth, generator):
 
 
 def draw(curves: dict[str, dict[str, np.ndarray]]) -> Figure:
-    """Draw covered against nominal, one panel a model, one line a covariance."""
+    """Draw covered against nominal: a panel per model, a line per covariance."""
     figure = Figure(figsize=(3.3 * len(curves), 3.6), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(curves), sharex=True, sharey=True)
     for axes, (title, lines) in zip(panels, curves.items(), strict=True):

@@ -1,14 +1,12 @@
-"""The same on CUDA, where there is a device."""
+"""How long an EM epoch and an E-step take on CUDA, where there is a device."""
 
 import time
 
 import torch
 
-from entrosparse.annealing import EntropyWeights
-from entrosparse.inference import FullInference
-from entrosparse.learning import OnlineEM, train
-from entrosparse.learning._e_step import LEARNING_INFERENCE
-from measuring import Bench, Line, Part
+from entrosparse.inference import LEARNING_SWEEPS, FullInference
+from entrosparse.learning import Batch, OnlineEM, train
+from measuring import Bench, Line, Part, started
 
 N, MINIBATCH = 204_800, 4096
 
@@ -23,7 +21,8 @@ def measure(bench: Bench) -> Part:
         target = "≤0.3" if n_components == 100 else ""
         note = f"matrix products alone are {share:.0%} of it"
         lines.append(Line("GPU", f"EM epoch of {N:,} patches, H = {n_components}", took, "s", target, note))
-    model = train(OnlineEM(100), bench.train[:10_240], bench.heldout[:64], epochs=4).model.to("cuda")
+    learned = train(OnlineEM(), bench.train[:10_240], bench.heldout[:64], n_components=100, epochs=4)
+    model = learned.model.to("cuda")
     x = bench.test[:1024].cuda()
     took = _seconds(lambda: FullInference(0.0, 3)(x, model))
     lines.append(Line("GPU", "full covariance, H = 100, 3 sweeps", took / len(x) * 1e6, "µs a patch"))
@@ -32,13 +31,13 @@ def measure(bench: Bench) -> Part:
 
 def _epoch(n_components: int) -> float:
     x = torch.randn(MINIBATCH, 256, device="cuda")
-    learner = OnlineEM(n_components, init="random")
-    state = learner.start(x, torch.Generator().manual_seed(0))
+    learner, batch = OnlineEM(), Batch(x, progress=0.5)
+    state = started(learner, x, n_components, "random")
 
     def epoch() -> None:
         nonlocal state
         for _ in range(N // MINIBATCH):
-            state = learner.step(state, x, EntropyWeights(), 0.5)
+            state = learner.step(state, batch)
 
     return _seconds(epoch)
 
@@ -51,7 +50,7 @@ def _products(n_components: int) -> float:
     def products() -> None:
         for _ in range(N // MINIBATCH):
             codes = x @ W
-            for _ in range(1 + LEARNING_INFERENCE.max_iterations):  # the start, and the sweeps
+            for _ in range(1 + LEARNING_SWEEPS.max_iterations):  # the start, and the sweeps
                 torch.mm(codes, G)
             codes @ W.T, x.T @ codes, codes.T @ codes
 

@@ -1,11 +1,11 @@
-"""Missing values: root mean square error of 30 % of the pixels of patches, removed at random and imputed.
+"""Missing values: 30 % of the pixels of patches are removed at random and imputed.
 
-SparseCoding takes no more components than pixels, and diagonal covariances, as by default; the last row keeps
-its model and infers the codes with full covariances, for learning with them takes minutes here.
+SparseCoding learns with diagonal covariances, its default, and with no more components than pixels. The last
+row keeps its model, but infers the codes with full covariances: learning with them takes minutes here.
 
-Every method sees only the damaged patches. Errors are over the removed pixels, in units of the standard
-deviation of an image. The last column is the mean over patches of what the squared error is below that of
-IterativeImputer, with its standard error.
+Every method sees only the damaged patches. Errors are root mean squares over the removed pixels, in units of
+the standard deviation of an image. The last column is how far the squared error is below that of
+IterativeImputer: its mean over the patches, with the standard error.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What the measurements share: how things are timed, the data, and one line of the table."""
+"""What the measurements share: how works are timed, the data, and a line of the table."""
 
 import argparse
 import statistics
@@ -12,11 +12,10 @@ import torch
 
 from entrosparse.images import default_images, load_images, prepare_images, random_patches
 from entrosparse.inference import Inference
-from entrosparse.learning import evaluate
-from entrosparse.learning._initialization import initial_model
+from entrosparse.learning import Learner, evaluate, initial_model
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import pointwise_elbo
-from entrosparse.priors import PRIORS
+from entrosparse.priors import Laplace
 
 PATCH = 16
 
@@ -72,7 +71,7 @@ def draw_bench(images: str | None, quick: bool) -> Bench:
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """Median time of some repeats, after one that does not count."""
+    """Median seconds of some repeats, after one that does not count."""
     work()
     return statistics.median(_timed(work) for _ in range(repeats))
 
@@ -80,7 +79,7 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 def ratio(
     work: Callable[[], object], reference: Callable[[], object], repeats: int = 7
 ) -> tuple[float, float]:
-    """Median ratio of the times of two works done in turn, and the median time of the first."""
+    """Median ratio of the times of two works that take turns, and the median seconds of the first."""
     work(), reference()
     pairs = [(_timed(work), _timed(reference)) for _ in range(repeats)]
     return statistics.median(a / b for a, b in pairs), statistics.median(a for a, _ in pairs)
@@ -96,7 +95,13 @@ def with_dictionary(dictionary: np.ndarray, data: np.ndarray) -> SparseCodingMod
     """Return a model with these atoms, scaled to the data."""
     sample = torch.from_numpy(data[:4096])
     generator = torch.Generator().manual_seed(0)
-    return initial_model(sample, dictionary.shape[1], dictionary, PRIORS["laplace"], generator)
+    return initial_model(sample, dictionary.shape[1], dictionary, Laplace(), generator)
+
+
+def started(learner: Learner, x: torch.Tensor, n_components: int, init: str = "ica") -> Any:
+    """Return the state of a learner before learning from data like ``x``."""
+    generator = torch.Generator().manual_seed(0)
+    return learner.start(initial_model(x, n_components, init, Laplace(), generator), x, generator)
 
 
 def bound(dictionary: np.ndarray, bench: Bench) -> float:

@@ -1,4 +1,4 @@
-"""The libraries that are compared: each learns a dictionary of unit columns, in seconds."""
+"""The libraries that are compared: each learns a dictionary of unit columns, and is timed."""
 
 import time
 import warnings

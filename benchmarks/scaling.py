@@ -1,4 +1,4 @@
-"""How an epoch's time grows with N (streamed from disk), H and D, and what memory N takes."""
+"""How the time of an epoch grows with N (streamed from disk), H and D, and how memory grows with N."""
 
 import json
 import subprocess
@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from entrosparse.annealing import EntropyWeights
-from entrosparse.learning import OnlineEM
-from measuring import Bench, Line, Part, seconds
+from entrosparse.learning import Batch, OnlineEM
+from measuring import Bench, Line, Part, seconds, started
 
 MINIBATCH = 512
 
@@ -49,7 +48,7 @@ from pathlib import Path
 from entrosparse.learning import OnlineEM, train
 torch.set_num_threads(1)
 data = np.load(sys.argv[1], mmap_mode="r")[: int(sys.argv[2])]
-start, end = train(OnlineEM(32), data, np.array(data[:256]), epochs=1).history
+start, end = train(OnlineEM(), data, np.array(data[:256]), n_components=32, epochs=1).history
 status = Path("/proc/self/status")
 held = re.search(r"RssAnon:\\s+(\\d+)", status.read_text()) if status.exists() else None
 print(json.dumps([end.seconds - start.seconds, 1024 * int(held[1]) if held else 0]))
@@ -67,10 +66,9 @@ def _streamed(path: Path, n: int) -> tuple[float, float]:
 def _step(n_features: int, n_components: int) -> float:
     """Seconds of one EM step of a minibatch."""
     x = torch.randn(MINIBATCH, n_features, generator=torch.Generator().manual_seed(0))
-    learner = OnlineEM(n_components, init="random")
-    state = learner.start(x, torch.Generator().manual_seed(0))
-    state = learner.step(state, x, EntropyWeights(), 0.5)
-    return seconds(lambda: learner.step(state, x, EntropyWeights(), 0.5), 5)
+    learner, batch = OnlineEM(), Batch(x, progress=0.5)
+    state = learner.step(started(learner, x, n_components, "random"), batch)
+    return seconds(lambda: learner.step(state, batch), 5)
 
 
 def _exponent(times: dict[int, float]) -> float:

@@ -1,4 +1,4 @@
-"""How long it takes to start: the import, and the help."""
+"""How long the import and the help take."""
 
 import statistics
 import subprocess

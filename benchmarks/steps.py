@@ -1,25 +1,25 @@
-"""How near one epoch, one E-step and one encoder step are to what the machine allows."""
+"""How near an epoch, an E-step and an encoder's epoch are to what the machine allows."""
 
 import numpy as np
 import torch
 
 from entrosparse.inference import (
+    LEARNING_SWEEPS,
     DiagonalEncoder,
     DiagonalInference,
     FullInference,
     LowRankEncoder,
 )
-from entrosparse.learning import AdamLearner, OnlineEM, train
-from entrosparse.learning._e_step import LEARNING_INFERENCE
+from entrosparse.learning import AdamLearner, Batch, Learner, OnlineEM, train
 from entrosparse.model import SparseCodingModel
-from measuring import Bench, Line, Part, elbos, ratio
+from measuring import Bench, Line, Part, elbos, ratio, started
 from peers import lasso_codes
 
 H, D, MINIBATCH = 100, 256, 512
 
 
 def measure(bench: Bench) -> Part:
-    model = train(OnlineEM(H), bench.train[:10_240], bench.heldout[:64], epochs=4).model
+    model = train(OnlineEM(), bench.train[:10_240], bench.heldout[:64], n_components=H, epochs=4).model
     parts = (
         encode(bench, model),
         roofline(bench),
@@ -61,7 +61,7 @@ def encode(bench: Bench, model: SparseCodingModel) -> Part:
 
 def roofline(bench: Bench) -> Part:
     """An EM epoch, over its own matrix products alone in the same shapes."""
-    learner, n = OnlineEM(H), 5120 if bench.quick else 20_480
+    n = 5120 if bench.quick else 20_480
     x = torch.from_numpy(bench.train[:n])
     W, G = torch.randn(D, H), torch.randn(H, H)
 
@@ -69,12 +69,12 @@ def roofline(bench: Bench) -> Part:
         for start in range(0, n, MINIBATCH):
             batch = x[start : start + MINIBATCH]
             codes = batch @ W
-            for _ in range(1 + LEARNING_INFERENCE.max_iterations):  # the start, and the sweeps
+            for _ in range(1 + LEARNING_SWEEPS.max_iterations):  # the start, and the sweeps
                 torch.mm(codes, G)
             codes @ W.T, batch.T @ codes, codes.T @ codes
             W.T @ W, W @ G, W.T @ W, W @ G
 
-    products_share, epoch = _epoch_over(learner, x, products)
+    products_share, epoch = _epoch_over(OnlineEM(), x, products)
     note = f"{epoch / n * 51_200:.2f} s an epoch of 51,200 patches"
     return Part([Line("roofline", "products' share of an EM epoch", products_share, "", "≥0.5", note)])
 
@@ -103,8 +103,8 @@ def encoders(bench: Bench) -> Part:
     x = torch.from_numpy(bench.train[:n])
     lines = []
     for name, make in (("diagonal", DiagonalEncoder), ("low rank 5", LowRankEncoder)):
-        learner = AdamLearner(H, encoder=make)
-        encoder = learner.start(x[:1024], torch.Generator().manual_seed(0)).amortized.encoder
+        learner = AdamLearner(make)
+        encoder = started(learner, x[:1024], H).amortized.encoder
         shapes = [tuple(p.shape) for p in encoder.parameters() if p.ndim == 2]
 
         def products(shapes: list[tuple[int, ...]] = shapes) -> None:
@@ -133,7 +133,7 @@ def threads(bench: Bench) -> Part:
         try:
             if n_threads is not None:
                 torch.set_num_threads(n_threads)
-            start, end = train(OnlineEM(H), data, bench.heldout[:64], epochs=1).history
+            start, end = train(OnlineEM(), data, bench.heldout[:64], n_components=H, epochs=1).history
             return end.seconds - start.seconds
         finally:
             torch.set_num_threads(before)
@@ -148,15 +148,14 @@ def threads(bench: Bench) -> Part:
     return Part([Line("threads", "chosen by default, over one thread", chosen / single, "x", "≤1.1", note)])
 
 
-def _epoch_over(learner: object, x: torch.Tensor, products) -> tuple[float, float]:
-    from entrosparse.annealing import EntropyWeights
-
-    state = learner.start(x[:4096], torch.Generator().manual_seed(0))
+def _epoch_over(learner: Learner, x: torch.Tensor, products) -> tuple[float, float]:
+    """Time of the products over that of an epoch half-way through learning, and the seconds of the epoch."""
+    state = started(learner, x[:4096], H)
 
     def epoch() -> None:
         nonlocal state
         for start in range(0, len(x), MINIBATCH):
-            state = learner.step(state, x[start : start + MINIBATCH], EntropyWeights(), 0.5)
+            state = learner.step(state, Batch(x[start : start + MINIBATCH], progress=0.5))
 
     times, took = ratio(epoch, products)
     return 1.0 / times, took

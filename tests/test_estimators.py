@@ -1,4 +1,6 @@
 import pickle
+import warnings
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -28,11 +30,13 @@ from sklearn.utils.estimator_checks import (
     estimator_checks_generator,
 )
 
+import entrosparse.errors
 from entrosparse import SparseCoding
 from entrosparse.errors import InputError
 from entrosparse.estimators import _sparse_coding as sparse_coding
 from entrosparse.images import bars
-from entrosparse.learning import Checkpoints
+from entrosparse.inference import LEARNING_SWEEPS, AmortizedInference, RefinedInference
+from entrosparse.learning import BatchEM, Callback, Checkpoints, train
 from entrosparse.metrics import match_atoms
 
 VARIANTS = {
@@ -96,6 +100,7 @@ def fitted(digits):
     return SparseCoding(20, random_state=0).fit(digits)
 
 
+@pytest.mark.filterwarnings("ignore:the noise variance reached its floor")
 def test_iris_and_digits_work_without_arguments(digits):
     for X in (load_iris().data, digits[:300]):
         coding = SparseCoding(random_state=0).fit(X)
@@ -260,22 +265,31 @@ def test_encoders(digits, inference, covariance):
     np.testing.assert_array_equal(again.transform(digits[:3]), coding.transform(digits[:3]))
 
 
-def test_fit_goes_on_from_checkpoints(tmp_path, digits, monkeypatch):
-    options = {"max_epochs": 4, "batch_size": 200, "random_state": 0}
-    whole = SparseCoding(6, algorithm="online", **options).fit(digits)
+class CutOff(Callback):
+    """Ends learning after an epoch."""
 
-    def crashes(estimator, model, record):
-        if record.epoch == 2:
+    def on_epoch(self, model, record):
+        if record.epoch == 3:
             raise KeyboardInterrupt
-        return original(estimator, model, record)
 
-    original = sparse_coding._Told.on_epoch
+
+@pytest.mark.parametrize("algorithm", ["online", "batch"])
+def test_fit_goes_on_from_checkpoints(tmp_path, digits, monkeypatch, algorithm):
+    options = {"max_epochs": 300, "batch_size": 200, "random_state": 0, "algorithm": algorithm}
+    if algorithm == "online":
+        options["max_epochs"] = 4
+    whole = SparseCoding(6, **options).fit(digits)
+
+    def cut_off_train(*arguments, callbacks, **settings):
+        return train(*arguments, callbacks=(*callbacks, CutOff()), **settings)
+
     monkeypatch.setattr(sparse_coding, "Checkpoints", partial(Checkpoints, every_seconds=0.0))
     cut = SparseCoding(6, checkpoint_dir=str(tmp_path / "run"), **options)
     with monkeypatch.context() as patched:
-        patched.setattr(sparse_coding._Told, "on_epoch", crashes)
+        patched.setattr(sparse_coding, "train", cut_off_train)
         with pytest.raises(KeyboardInterrupt):
             cut.fit(digits)
+    assert not hasattr(cut, "components_")
     assert any((tmp_path / "run").iterdir())
     with pytest.raises(InputError, match="n_components"):
         clone(cut).set_params(n_components=7).fit(digits)
@@ -285,6 +299,108 @@ def test_fit_goes_on_from_checkpoints(tmp_path, digits, monkeypatch):
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="'random_state'"):
         SparseCoding(6, checkpoint_dir="run").fit(digits)
+
+
+def test_restarts_keep_the_best_of_their_runs(digits, monkeypatch):
+    elbos = []
+
+    def watched_train(*arguments, **settings):
+        result = train(*arguments, **settings)
+        elbos.append(result.history[-1].elbo)
+        return result
+
+    X = digits[:200, 20:40]
+    monkeypatch.setattr(sparse_coding, "train", watched_train)
+    with pytest.warns(ConvergenceWarning):
+        coding = SparseCoding(10, init="random", n_init=3, max_epochs=60, random_state=5).fit(X)
+    assert len(set(elbos)) == 3
+    best = coding.elbo_ + X.shape[1] * np.log(coding._units.scale)
+    assert best == pytest.approx(max(elbos), abs=1e-9)
+
+
+@pytest.mark.parametrize("algorithm", ["batch", "online"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_history_is_in_the_units_of_the_data(digits, algorithm, missing):
+    """Its last row says what `entropies` says of the same data."""
+    X = digits[:300, 20:40] * 50.0
+    if missing:
+        X = np.where(np.random.default_rng(0).random(X.shape) < 0.2, np.nan, X)
+    options = {"algorithm": algorithm, "random_state": 0, "max_epochs": 500 if algorithm == "batch" else 20}
+    coding = SparseCoding(4, **options).fit(X)
+    row, terms = coding.history_[-1], coding.entropies(X)
+    for name in ("posterior", "prior", "likelihood"):
+        assert row[f"{name}_entropy"] == pytest.approx(float(getattr(terms, name)), abs=0.3)
+    assert row["elbo"] == pytest.approx(float(terms.elbo), abs=0.1)
+    assert row["noise_variance"] == pytest.approx(coding.noise_variance_, rel=1e-6)
+
+
+@pytest.mark.parametrize("inference", ["encoder", "refined"])
+def test_batches_that_pass_once_learn_encoders_too(digits, inference):
+    coding = SparseCoding(8, inference=inference, init="random", random_state=0, batch_size=100)
+    scores = []
+    for _ in range(4):
+        coding.fit(digits[k : k + 100] for k in range(0, 1700, 100)) if not scores else [
+            coding.partial_fit(digits[k : k + 100]) for k in range(0, 1700, 100)
+        ]
+        scores.append(coding.score(digits))
+    assert scores[-1] > scores[0]
+    assert isinstance(coding._inference, AmortizedInference if inference == "encoder" else RefinedInference)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"annealing": "prior"}, "'annealing' parameter must be 'none' for batches that pass once"),
+        ({"checkpoint_dir": "here"}, "'checkpoint_dir' parameter must be None for batches that pass once"),
+        (
+            {"algorithm": "batch"},
+            "'algorithm' parameter must be 'auto', 'online' or a learner of minibatches",
+        ),
+        ({"algorithm": BatchEM()}, "'algorithm' parameter must be 'auto', 'online' or a learner of minibat"),
+    ],
+)
+def test_batches_that_pass_once_refuse_what_they_cannot_do(digits, arguments, message):
+    for learn in (
+        lambda coding: coding.partial_fit(digits[:50]),
+        lambda coding: coding.fit(iter([digits[:50]])),
+    ):
+        with pytest.raises(InputError, match=message):
+            learn(SparseCoding(4, **arguments))
+    with pytest.raises(InputError, match="'sample_weight' parameter must be None for an iterator"):
+        SparseCoding(4).fit(iter([digits[:50]]), sample_weight=np.ones(50))
+
+
+def test_only_a_convergence_warning_decides_whether_fit_converged(digits):
+    """Other warnings from inside pass as they are."""
+
+    @dataclass(frozen=True)
+    class Deprecated:
+        def __call__(self, *arguments, **settings):
+            warnings.warn("this is old", DeprecationWarning, stacklevel=2)
+            return LEARNING_SWEEPS(*arguments, **settings)
+
+        def rows_at_once(self, n_components):
+            return 1000
+
+    X = digits[:300, 20:30]
+    coding = SparseCoding(3, covariance=Deprecated(), algorithm="online", max_epochs=3, random_state=0)
+    with pytest.warns(DeprecationWarning, match="this is old") as caught:
+        coding.fit(X)
+    assert {warning.category for warning in caught} == {DeprecationWarning}
+    assert coding.converged_
+    coding = SparseCoding(3, max_epochs=3, random_state=0)
+    with pytest.warns(entrosparse.errors.ConvergenceWarning, match="after 3 epochs; raise the epochs"):
+        coding.fit(X)
+    assert not coding.converged_
+    assert issubclass(entrosparse.errors.ConvergenceWarning, ConvergenceWarning)
+
+
+def test_a_fit_that_fails_changes_nothing(digits):
+    coding = SparseCoding(4, random_state=0, max_epochs=300).fit(digits[:200, 20:40])
+    before = {name: value for name, value in vars(coding).items() if name != "init"}
+    with pytest.raises(InputError, match="'init' array must have shape"):
+        coding.set_params(init=np.ones((2, 2))).fit(digits[:, :30])
+    assert {name: value for name, value in vars(coding).items() if name != "init"} == before
 
 
 def test_partial_fit_learns_and_counts_by_weight(digits):
@@ -331,7 +447,7 @@ def test_fits_into_scikit_learn(digits):
 
 
 def test_convergence_warning_says_what_to_try(digits):
-    with pytest.warns(ConvergenceWarning, match="raise max_epochs or tol"):
+    with pytest.warns(ConvergenceWarning, match=r"raise the epochs \(max_epochs\) or the tolerance \(tol\)"):
         SparseCoding(5, max_epochs=3, random_state=0).fit(digits[:100])
 
 
@@ -343,7 +459,7 @@ def test_convergence_warning_says_what_to_try(digits):
         ({"annealing": "warm"}, InvalidParameterError, "'annealing'"),
         ({"init": np.ones((2, 2))}, InputError, "'init' array must have shape"),
         ({"covariance": "full", "inference": "encoder"}, InputError, "no encoder"),
-        ({"algorithm": "batch", "annealing": "prior"}, InputError, "'algorithm'"),
+        ({"algorithm": "batch", "inference": "encoder"}, InputError, "'algorithm'"),
     ],
 )
 def test_bad_arguments_are_named(digits, arguments, error, message):

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_the_elbo_of_parts_is_that_of_the_whole(case):
     whole = entropy_elbo(_statistics(*case))
     assert float(entropy_elbo(halves[0] + halves[1]).elbo) == pytest.approx(float(whole.elbo), abs=1e-12)
     # each half with scales of its own looks better than it is
-    optimistic = sum(float(entropy_elbo(half).elbo * half.weight) for half in halves) / 7
+    optimistic = sum(float(entropy_elbo(half).elbo * half.total_weight) for half in halves) / 7
     assert optimistic > float(whole.elbo)
 
 
@@ -265,3 +266,29 @@ def test_l1_objective_is_the_limit_of_certain_posteriors(case):
     penalty = 2.0 * weights.prior * noise_variance / (weights.likelihood * prior_scale)
     (expected,) = torch.autograd.grad(l1_objective(mean, x, dictionary, penalty), mean)
     torch.testing.assert_close(-2.0 * len(x) * noise_variance / weights.likelihood * gradient, expected)
+
+
+def test_statistics_know_their_prior(generator):
+    """Those of one prior are not read as another's, and do not add to them."""
+    laplace = make_model(6, 4, generator)
+    gaussian = replace(laplace, prior=PRIORS["gaussian"])
+    x, _ = gaussian.sample(50, generator)
+    posterior = Diagonal(x @ laplace.dictionary, torch.full((50, 4), 0.3).double())
+    records = [Statistics.collect(posterior, x, m.dictionary, m.prior) for m in (laplace, gaussian)]
+    prior_scale, noise_variance = optimal_scales(records[1])
+    optimum = replace(gaussian, prior_scale=prior_scale, noise_variance=noise_variance)
+    expected = (posterior.entropy() + _cross(posterior, x, optimum)).mean()
+    assert float(entropy_elbo(records[1]).elbo) == pytest.approx(float(expected), abs=1e-9)
+    with pytest.raises(InputError, match="records of one prior add"):
+        records[0] + records[1]
+    with pytest.raises(InputError, match="must be those of the model's prior"):
+        analytic_elbo(records[0], gaussian)
+
+
+def _cross(posterior, x, model):
+    """E[log p(x, z)] of each row under a Gaussian prior, from second moments."""
+    squares = (posterior.mean.square() + posterior.scale.square()) / model.prior_scale.square()
+    log_prior = -0.5 * (squares + (2 * math.pi * model.prior_scale.square()).log()).sum(1)
+    residual = (x - posterior.mean @ model.dictionary.T).square().sum(1) + posterior.scale.square().sum(1)
+    log_noise = (2 * math.pi * model.noise_variance).log() * x.shape[1]
+    return log_prior - 0.5 * (log_noise + residual / model.noise_variance)

@@ -250,7 +250,7 @@ def test_learning_from_disk_equals_learning_from_memory(tmp_path, rng, name):
     table = rng.standard_normal((300, 4)).astype(np.float32)
     make = (SOURCES | SPARSE)[name]
     models = [
-        train(OnlineEM(3), source, table[:20], epochs=1, batch_size=32).model
+        train(OnlineEM(), source, table[:20], n_components=3, epochs=1, batch_size=32).model
         for source in (table, as_rows(make(table, tmp_path)))
     ]
     assert torch.equal(models[0].dictionary, models[1].dictionary)
@@ -275,7 +275,7 @@ def anonymous():
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
 
 def learn(data, heldout):
-    train(OnlineEM(4), data, heldout, epochs=1, batch_size=batch_size)
+    train(OnlineEM(), data, heldout, n_components=4, epochs=1, batch_size=batch_size)
 
 def watch():
     global peak

@@ -47,14 +47,14 @@ def _statistics(posterior, x, model):
 
 def _at_optimum(statistics, model):
     """The model with its optimal λ and σ², constants for automatic differentiation."""
-    prior_scale, noise_variance = optimal_scales(statistics, model.prior)
+    prior_scale, noise_variance = optimal_scales(statistics)
     return replace(model, prior_scale=prior_scale.detach(), noise_variance=noise_variance.detach())
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "annealed"])
 def test_theorem_1_the_elbo_is_a_sum_of_entropies(family, parameters, x, model, weights, generator):
     statistics = _statistics(family.make(**parameters), x, model)
-    entropies = entropy_elbo(statistics, weights, model.prior)
+    entropies = entropy_elbo(statistics, weights)
     best = _at_optimum(statistics, model)
     classical = analytic_elbo(statistics, best, weights)
     for name in ("posterior", "prior", "likelihood", "elbo", "objective"):
@@ -92,9 +92,7 @@ def test_lemma_1_gradients_agree_at_the_optimal_scales(family, parameters, x, mo
     statistics = _statistics(family.make(**leaves), x, model)
     best = _at_optimum(statistics, model)
     inputs = [model.dictionary, *leaves.values()]
-    by_entropy = torch.autograd.grad(
-        entropy_elbo(statistics, weights, model.prior).objective, inputs, retain_graph=True
-    )
+    by_entropy = torch.autograd.grad(entropy_elbo(statistics, weights).objective, inputs, retain_graph=True)
     classical = torch.autograd.grad(analytic_elbo(statistics, best, weights).objective, inputs)
     for one, other in zip(by_entropy, classical, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
@@ -106,12 +104,10 @@ def test_away_from_the_optimal_variance_likelihood_gradients_are_in_proportion(f
     leaves = {name: value.requires_grad_() for name, value in parameters.items()}
     model = replace(model, dictionary=model.dictionary.requires_grad_())
     statistics = _statistics(family.make(**leaves), x, model)
-    ratio = model.noise_variance / optimal_scales(statistics, model.prior)[1].detach()
+    ratio = model.noise_variance / optimal_scales(statistics)[1].detach()
     assert abs(float(ratio) - 1.0) > 0.1
     inputs = [model.dictionary, *leaves.values()]
-    by_entropy = torch.autograd.grad(
-        entropy_elbo(statistics, prior=model.prior).likelihood, inputs, retain_graph=True
-    )
+    by_entropy = torch.autograd.grad(entropy_elbo(statistics).likelihood, inputs, retain_graph=True)
     classical = torch.autograd.grad(analytic_elbo(statistics, model).likelihood, inputs)
     for one, other in zip(by_entropy, classical, strict=True):
         torch.testing.assert_close(one, ratio * other, rtol=1e-10, atol=1e-12)
@@ -161,9 +157,7 @@ def test_lemma_1_holds_through_an_encoder(family, x, model):
     model = replace(model, dictionary=model.dictionary.requires_grad_())
     inputs = [model.dictionary, *encoder.parameters()]
     statistics = _statistics(encoder(x), x, model)
-    by_entropy = torch.autograd.grad(
-        entropy_elbo(statistics, prior=model.prior).elbo, inputs, retain_graph=True
-    )
+    by_entropy = torch.autograd.grad(entropy_elbo(statistics).elbo, inputs, retain_graph=True)
     classical = torch.autograd.grad(analytic_elbo(statistics, _at_optimum(statistics, model)).elbo, inputs)
     for one, other in zip(by_entropy, classical, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
@@ -211,7 +205,7 @@ def test_theorems_3_and_4_stationary_points_coincide(family, parameters, x, mode
         return _statistics(family.make(**parameters), x, current())
 
     def entropies():
-        return entropy_elbo(statistics(), prior=model.prior).elbo
+        return entropy_elbo(statistics()).elbo
 
     def classical():
         return analytic_elbo(statistics(), current()).elbo
@@ -219,14 +213,14 @@ def test_theorems_3_and_4_stationary_points_coincide(family, parameters, x, mode
     assert _largest_gradient(classical, shared + free) > 0.1
     if learned_by == "entropies":
         assert _climb(entropies, shared) < 1e-6
-        prior_scale, noise_variance = optimal_scales(statistics(), model.prior)
+        prior_scale, noise_variance = optimal_scales(statistics())
         with torch.no_grad():
             log_prior_scale.copy_(prior_scale.log())
             log_noise_variance.copy_(noise_variance.log())
         assert _largest_gradient(classical, shared + free) < 1e-6
     else:
         assert _climb(classical, shared + free) < 1e-6
-        prior_scale, noise_variance = optimal_scales(statistics(), model.prior)
+        prior_scale, noise_variance = optimal_scales(statistics())
         torch.testing.assert_close(log_prior_scale.exp(), prior_scale, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(log_noise_variance.exp(), noise_variance, rtol=1e-5, atol=1e-7)
         assert _largest_gradient(entropies, shared) < 1e-6

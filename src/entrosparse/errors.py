@@ -1,5 +1,10 @@
 """Errors that entrosparse raises on purpose; every message is one line that says what to do."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from entrosparse._convergence import ConvergenceWarning as ConvergenceWarning
+
 
 class EntrosparseError(Exception):
     """Base of all errors that entrosparse raises on purpose."""
@@ -17,5 +22,10 @@ class NumericalError(EntrosparseError, ArithmeticError):
     """A computation left the range of floating-point numbers and could not be repaired."""
 
 
-class ConvergenceWarning(UserWarning):
-    """An iteration stopped at its limit before its tolerance; the message says what to try."""
+def __getattr__(name: str) -> Any:
+    """Import the warning when it is first used: it extends scikit-learn's, whose import takes a while."""
+    if name == "ConvergenceWarning":
+        from entrosparse._convergence import ConvergenceWarning
+
+        return ConvergenceWarning
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from entrosparse._files import write_atomically
 from entrosparse.closed_form import LOG_2PI
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.priors import PRIORS, Prior
+from entrosparse.priors import PRIORS, Laplace, Prior
 
 _FORMAT = "entrosparse-model-1"
 _UNIT_TOLERANCE = 1e-3
@@ -44,7 +44,7 @@ class SparseCodingModel:
     dictionary: Tensor
     prior_scale: Tensor
     noise_variance: Tensor
-    prior: Prior = PRIORS["laplace"]
+    prior: Prior = Laplace()
 
     def __post_init__(self) -> None:
         shape = tuple(self.dictionary.shape)
@@ -148,7 +148,16 @@ class SparseCodingModel:
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write the three tensors as safetensors, aside first and then renamed into place."""
+        """Write the three tensors as safetensors, aside first and then renamed into place.
+
+        Raises
+        ------
+        InputError
+            If the prior is not one of the package: the file holds its name alone, and could not be read back.
+        """
+        if PRIORS.get(self.prior.name) != self.prior:
+            known = ", ".join(PRIORS)
+            raise InputError(f"the 'prior' of a model that is saved must be one of {known}; got {self.prior}")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
         data = safetensors_bytes(tensors, metadata={"format": _FORMAT, "prior": self.prior.name})
         write_atomically(path, lambda stream: stream.write(data))

@@ -15,7 +15,6 @@ from entrosparse.closed_form import LOG_2PI, isotropic_gaussian_entropy
 from entrosparse.errors import InputError
 from entrosparse.model import SparseCodingModel, split_missing, unit_columns
 from entrosparse.posteriors import Posterior
-from entrosparse.priors import PRIORS, Prior
 from entrosparse.statistics import Statistics
 
 
@@ -55,19 +54,15 @@ class ElboTerms:
         return self.posterior - self.weights.prior * self.prior - self.weights.likelihood * self.likelihood
 
 
-def optimal_scales(statistics: Statistics, prior: Prior = PRIORS["laplace"]) -> tuple[Tensor, Tensor]:
+def optimal_scales(statistics: Statistics) -> tuple[Tensor, Tensor]:
     """Return the optimal prior scales λ (H,) and noise variance σ² () of Theorem 2 (Eq. 10, 11)."""
     return (
-        prior.optimal_scale(statistics.prior_statistic / statistics.weight),
+        statistics.prior.optimal_scale(statistics.prior_statistic / statistics.total_weight),
         statistics.residual / statistics.n_entries,
     )
 
 
-def entropy_elbo(
-    statistics: Statistics,
-    weights: EntropyWeights = EntropyWeights(),
-    prior: Prior = PRIORS["laplace"],
-) -> ElboTerms:
+def entropy_elbo(statistics: Statistics, weights: EntropyWeights = EntropyWeights()) -> ElboTerms:
     """Evaluate the entropy ELBO (Eq. 15, 106-108) and its annealed form (Eq. 17, 109).
 
     Parameters
@@ -76,19 +71,17 @@ def entropy_elbo(
         Sums over the data; gradients flow through them to the posterior and the dictionary.
     weights : EntropyWeights
         γ and δ.
-    prior : Prior
-        The prior whose statistic was summed.
 
     Returns
     -------
     ElboTerms
         The three entropies in nats per data point, at one λ and one σ² for all the data.
     """
-    prior_scale, noise_variance = optimal_scales(statistics, prior)
+    prior_scale, noise_variance = optimal_scales(statistics)
     return ElboTerms(
-        posterior=statistics.posterior_entropy / statistics.weight,
-        prior=prior.entropy(prior_scale).sum(),
-        likelihood=isotropic_gaussian_entropy(noise_variance, statistics.n_entries / statistics.weight),
+        posterior=statistics.posterior_entropy / statistics.total_weight,
+        prior=statistics.prior.entropy(prior_scale).sum(),
+        likelihood=isotropic_gaussian_entropy(noise_variance, statistics.n_entries / statistics.total_weight),
         weights=weights,
     )
 
@@ -114,15 +107,24 @@ def analytic_elbo(
     -------
     ElboTerms
         Posterior entropy and the two cross-entropies, in nats per data point.
+
+    Raises
+    ------
+    InputError
+        If the statistics were summed for another prior than the model's.
     """
-    n_features = statistics.n_entries / statistics.weight
+    if statistics.prior != model.prior:
+        raise InputError(
+            f"the statistics must be those of the model's prior, {model.prior}; got {statistics.prior}"
+        )
+    n_features = statistics.n_entries / statistics.total_weight
     log_prior = model.prior.expected_log_prob(
-        statistics.prior_statistic / statistics.weight, model.prior_scale.double()
+        statistics.prior_statistic / statistics.total_weight, model.prior_scale.double()
     )
     noise_variance = model.noise_variance.double()
-    energy = statistics.residual / (statistics.weight * noise_variance)
+    energy = statistics.residual / (statistics.total_weight * noise_variance)
     return ElboTerms(
-        posterior=statistics.posterior_entropy / statistics.weight,
+        posterior=statistics.posterior_entropy / statistics.total_weight,
         prior=-log_prior.sum(),
         likelihood=0.5 * (n_features * (LOG_2PI + noise_variance.log()) + energy),
         weights=weights,

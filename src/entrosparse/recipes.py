@@ -1,10 +1,15 @@
-"""The parts that an estimator's parameters name."""
+"""The one table of parts: what the names of covariances, priors and ways of inference stand for."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import final
+
+import torch
 
 from entrosparse.errors import InputError
 from entrosparse.inference import (
+    LEARNING_SWEEPS,
     DiagonalEncoder,
     DiagonalInference,
     FullInference,
@@ -12,52 +17,151 @@ from entrosparse.inference import (
     LowRankEncoder,
     LowRankInference,
 )
-from entrosparse.learning import AdamLearner, OnlineEM, RefinedEM
-from entrosparse.learning._e_step import LEARNING_INFERENCE
-from entrosparse.priors import Prior
-
-COVARIANCES = ("diagonal", "low-rank", "full")
+from entrosparse.learning import AdamLearner, BatchEM, Learner, MakeEncoder, OnlineEM, RefinedEM
+from entrosparse.posteriors import Diagonal, Full, LowRank, Posterior
+from entrosparse.priors import PRIORS, Prior
 
 
-def learning_solver(covariance: str, rank: int) -> Inference:
-    """Return a solver that does a few iterations, for learning."""
-    solvers: dict[str, Inference] = {
-        "diagonal": LEARNING_INFERENCE,
-        "low-rank": LowRankInference(rank, tolerance=0.0, max_iterations=2),
-        "full": FullInference(tolerance=0.0, max_iterations=1),
-    }
-    return solvers[covariance]
+@final
+@dataclass(frozen=True)
+class Covariance:
+    """What finds posteriors of one kind of covariance. All are given a rank; those that have one use it.
 
-
-def final_solver(covariance: str, rank: int, single_precision: bool) -> Inference:
-    """Return a solver that runs until codes are what they should be to the precision of the data."""
-    solvers: dict[str, Inference] = {
-        "diagonal": DiagonalInference(tolerance=1e-4, max_iterations=20_000),
-        "low-rank": LowRankInference(rank, tolerance=1e-3, max_iterations=2000),
-        "full": FullInference(tolerance=1e-4 if single_precision else 1e-8, max_iterations=1000),
-    }
-    return solvers[covariance]
-
-
-def minibatch_learner(
-    inference: str, covariance: Any, rank: int, n_components: int, init: Any, prior: Prior, solver: Inference
-) -> Any:
-    """Return the learner for minibatches: online EM, with or without an encoder, or an encoder alone.
-
-    Raises
-    ------
-    InputError
-        If there is no encoder for the covariance.
+    Attributes
+    ----------
+    posterior : type
+        What is found.
+    learning : callable
+        From the rank to a solver of a few iterations, which are enough while learning.
+    final : callable
+        From the rank and a dtype to a solver that goes on until codes are exact to that dtype.
+    encoder : callable or None
+        From the rank to what makes an encoder; None where there is none.
     """
-    online = OnlineEM(n_components, init, prior, solver)
-    if inference == "variational":
-        return online
-    encoders: dict[Any, Any] = {"diagonal": DiagonalEncoder, "low-rank": partial(LowRankEncoder, rank=rank)}
-    if inference == "refined":
-        return RefinedEM(online, encoders.get(covariance, DiagonalEncoder))
-    if covariance not in encoders:
+
+    posterior: type[Posterior]
+    learning: Callable[[int], Inference]
+    final: Callable[[int, torch.dtype], Inference]
+    encoder: Callable[[int], MakeEncoder] | None = None
+
+
+COVARIANCES = {
+    "diagonal": Covariance(
+        Diagonal,
+        lambda rank: LEARNING_SWEEPS,
+        lambda rank, dtype: DiagonalInference(tolerance=1e-4, max_iterations=20_000),
+        lambda rank: DiagonalEncoder,
+    ),
+    "low-rank": Covariance(
+        LowRank,
+        lambda rank: LowRankInference(rank, tolerance=0.0, max_iterations=2),
+        lambda rank, dtype: LowRankInference(rank, tolerance=1e-3, max_iterations=2000),
+        lambda rank: partial(LowRankEncoder, rank=rank),
+    ),
+    "full": Covariance(
+        Full,
+        lambda rank: FullInference(tolerance=0.0, max_iterations=1),
+        lambda rank, dtype: FullInference(1e-4 if dtype == torch.float32 else 1e-8, max_iterations=1000),
+    ),
+}
+"""Covariances of the posterior by name."""
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """Which parts learn, infer and describe: names that the tables here know, or parts themselves.
+
+    Attributes
+    ----------
+    covariance : str or Inference
+        Key of :data:`COVARIANCES`, or the solver that finds posteriors, in learning and after it.
+    rank : int
+        Rank of the low-rank covariance; with fewer components, as many as there are.
+    inference : str
+        Key of :data:`INFERENCES`.
+    prior : str or Prior
+        Key of :data:`~entrosparse.priors.PRIORS`, or a prior.
+    """
+
+    covariance: str | Inference = "diagonal"
+    rank: int = 5
+    inference: str = "variational"
+    prior: str | Prior = "laplace"
+
+    def validate(self) -> None:
+        """Check that all names are known, and that the parts go together.
+
+        Raises
+        ------
+        InputError
+            With one line that names the parameter, what is expected and what came.
+        """
+        for name, table in (("covariance", COVARIANCES), ("inference", INFERENCES), ("prior", PRIORS)):
+            value = getattr(self, name)
+            if isinstance(value, str) and value not in table:
+                known = ", ".join(repr(key) for key in table)
+                raise InputError(f"the '{name}' parameter must be one of {known}; got {value!r}")
+        if self.rank < 1:
+            raise InputError(f"the 'rank' parameter must be an integer >= 1; got {self.rank!r}")
+        self.learner(1)
+
+    @property
+    def prior_part(self) -> Prior:
+        """The prior itself."""
+        return PRIORS[self.prior] if isinstance(self.prior, str) else self.prior
+
+    def learner(self, n_components: int) -> Learner:
+        """Return the learner of minibatches.
+
+        Raises
+        ------
+        InputError
+            If there is no encoder for the covariance.
+        """
+        return INFERENCES[self.inference](self, n_components)
+
+    def batch_learner(self, n_components: int, tolerance: float) -> BatchEM:
+        """Return the learner of all rows at once, which infers without an encoder."""
+        return BatchEM(self.learning_inference(n_components), tolerance=tolerance)
+
+    def learning_inference(self, n_components: int) -> Inference:
+        """Return the solver of a few iterations that learning uses."""
+        if not isinstance(self.covariance, str):
+            return self.covariance
+        return COVARIANCES[self.covariance].learning(min(self.rank, n_components))
+
+    def final_inference(self, n_components: int, dtype: torch.dtype) -> Inference:
+        """Return the solver that finds codes once a model is learned, exact to the dtype of the data."""
+        if not isinstance(self.covariance, str):
+            return self.covariance
+        return COVARIANCES[self.covariance].final(min(self.rank, n_components), dtype)
+
+    def encoder(self, n_components: int) -> MakeEncoder | None:
+        """Return what makes an encoder for the covariance, or None where there is none."""
+        make = COVARIANCES[self.covariance].encoder if isinstance(self.covariance, str) else None
+        return None if make is None else make(min(self.rank, n_components))
+
+
+def _variational(recipe: Recipe, n_components: int) -> Learner:
+    return OnlineEM(recipe.learning_inference(n_components))
+
+
+def _encoder(recipe: Recipe, n_components: int) -> Learner:
+    make = recipe.encoder(n_components)
+    if make is None:
+        known = " or ".join(repr(name) for name, parts in COVARIANCES.items() if parts.encoder)
         raise InputError(
-            "the 'covariance' parameter must be 'diagonal' or 'low-rank' for inference='encoder'; got "
-            f"{covariance!r}, for which there is no encoder"
+            f"the 'covariance' parameter must be {known} for inference='encoder'; got "
+            f"{recipe.covariance!r}, for which there is no encoder"
         )
-    return AdamLearner(n_components, encoders[covariance], init, prior)
+    return AdamLearner(make)
+
+
+def _refined(recipe: Recipe, n_components: int) -> Learner:
+    online = OnlineEM(recipe.learning_inference(n_components))
+    return RefinedEM(online, recipe.encoder(n_components) or DiagonalEncoder)
+
+
+INFERENCES = {"variational": _variational, "encoder": _encoder, "refined": _refined}
+"""Ways to find posteriors by name: each optimized, read from an encoder, or read and then refined."""

@@ -2,24 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Self, final
 
 import torch
 from torch import Tensor
 
+from entrosparse.errors import InputError
 from entrosparse.model import split_missing
 from entrosparse.posteriors import Posterior
 from entrosparse.priors import Prior
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Statistics:
     """Sums over data points, in float64; records of disjoint data add (Eq. 10, 11, 15).
 
     Attributes
     ----------
-    weight : Tensor of shape ()
-        Total weight of the data points: N when none is weighted.
+    prior : Prior
+        The prior whose statistic is summed.
+    total_weight : Tensor of shape ()
+        Sum of the weights of the data points: N when none is weighted.
     n_entries : Tensor of shape ()
         Weighted number of data entries that were seen: N · D.
     posterior_entropy : Tensor of shape ()
@@ -36,7 +40,8 @@ class Statistics:
         ``B = Σ_n x E[z]ᵀ``.
     """
 
-    weight: Tensor
+    prior: Prior
+    total_weight: Tensor
     n_entries: Tensor
     posterior_entropy: Tensor
     prior_statistic: Tensor
@@ -66,36 +71,45 @@ class Statistics:
         dictionary : Tensor of shape (D, H)
             W̃, for the residual.
         prior : Prior
-            Names the statistic that is summed.
+            Says which statistic of the codes is summed.
         sample_weight : Tensor of shape (N,), optional
             Weights ≥ 0 of the data points; one each by default.
         """
-        weights = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
-        scale = posterior.marginal_scale()
-        statistic = prior.expected_statistic(posterior.mean, scale)
-        weight = weights.double().sum()
+        row_weight = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
+        deviation = posterior.marginal_scale()
+        statistic = prior.expected_statistic(posterior.mean, deviation)
+        total_weight = row_weight.double().sum()
         x, observed = split_missing(x)
-        cross_moment = x.T @ (posterior.mean * weights[:, None])
+        cross_moment = x.T @ (posterior.mean * row_weight[:, None])
         if observed is None:
-            n_entries = weight * x.shape[1]
+            n_entries = total_weight * x.shape[1]
         else:
-            n_entries = weights.double() @ observed.double().sum(1)
-            missing = weights[:, None] * (1.0 - observed)
+            n_entries = row_weight.double() @ observed.double().sum(1)
+            missing = row_weight[:, None] * (1.0 - observed)
             cross_moment = cross_moment + (missing * (posterior.mean @ dictionary.T)).T @ posterior.mean
             cross_moment = cross_moment + posterior.weighted_reconstruction(dictionary, missing)
         return cls(
-            weight=weight,
+            prior=prior,
+            total_weight=total_weight,
             n_entries=n_entries,
-            posterior_entropy=weights.double() @ posterior.entropy().double(),
-            prior_statistic=(weights @ statistic).double(),
-            posterior_variance=(weights @ scale.square()).double(),
-            residual=weights.double() @ posterior.expected_residual(dictionary, x, observed).double(),
-            second_moment=posterior.second_moment(weights).double(),
+            posterior_entropy=row_weight.double() @ posterior.entropy().double(),
+            prior_statistic=(row_weight @ statistic).double(),
+            posterior_variance=(row_weight @ deviation.square()).double(),
+            residual=row_weight.double() @ posterior.expected_residual(dictionary, x, observed).double(),
+            second_moment=posterior.second_moment(row_weight).double(),
             cross_moment=cross_moment.double(),
         )
 
     def __add__(self, other: Self) -> Self:
-        """Return the record of both data sets together."""
+        """Return the record of both data sets together.
+
+        Raises
+        ------
+        InputError
+            If they are records of different priors, whose statistics do not add.
+        """
+        if self.prior != other.prior:
+            raise InputError(f"records of one prior add; got {self.prior} and {other.prior}")
         return self._map(lambda name: getattr(self, name) + getattr(other, name))
 
     def __mul__(self, factor: float | Tensor) -> Self:
@@ -104,7 +118,8 @@ class Statistics:
 
     def normalized(self) -> Self:
         """Return the record per data point: total weight 1."""
-        return self * (1.0 / self.weight)
+        return self * (1.0 / self.total_weight)
 
     def _map(self, value: Callable[[str], Tensor]) -> Self:
-        return type(self)(**{field.name: value(field.name) for field in fields(self)})
+        sums = {field.name: value(field.name) for field in fields(self) if field.name != "prior"}
+        return type(self)(prior=self.prior, **sums)

@@ -505,7 +505,7 @@ def damaged_checkpoints(out, folder):
     [
         (changed_image, "must be those it began with; got others in"),
         (missing_images, "must be an existing file or folder"),
-        (edited_settings, "'learner.n_components' was 6, is 5"),
+        (edited_settings, "'n_components' was 6, is 5"),
         (damaged_checkpoints, "none of the checkpoints in"),
     ],
 )

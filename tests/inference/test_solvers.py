@@ -14,7 +14,7 @@ from entrosparse.errors import ConvergenceWarning, InputError, NumericalError
 from entrosparse.images import bars
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference, stationarity
 from entrosparse.inference._newton import cholesky_of
-from entrosparse.learning._evaluation import evaluate
+from entrosparse.learning import evaluate
 from entrosparse.learning._initialization import initial_model
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.priors import PRIORS

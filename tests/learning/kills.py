@@ -21,13 +21,13 @@ import torch
 
 from entrosparse.app import cli
 from entrosparse.inference import LowRankEncoder
-from entrosparse.learning import AdamLearner, OnlineEM, RefinedEM, train
-from entrosparse.learning._checkpoints import Checkpoints
+from entrosparse.learning import AdamLearner, BatchEM, Checkpoints, OnlineEM, RefinedEM, train
 
 LEARNERS = {
-    "online": OnlineEM(8),
-    "adam": AdamLearner(8, partial(LowRankEncoder, rank=2)),
-    "refined": RefinedEM(OnlineEM(8)),
+    "online": OnlineEM(),
+    "adam": AdamLearner(partial(LowRankEncoder, rank=2)),
+    "refined": RefinedEM(OnlineEM()),
+    "batch": BatchEM(),
 }
 
 
@@ -38,6 +38,7 @@ def learn(learner, folder: Path) -> None:
         learner,
         data[:250],
         data[250:],
+        n_components=8,
         epochs=3,
         batch_size=64,
         annealing="prior",

@@ -1,21 +1,19 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
-import oracles
 from conftest import make_model
-from entrosparse.annealing import EntropyWeights
-from entrosparse.errors import InputError
+from entrosparse.annealing import prior_annealing, stretched
+from entrosparse.errors import ConvergenceWarning
 from entrosparse.images import bars
-from entrosparse.inference import DiagonalInference, FullInference
-from entrosparse.learning import BatchEM, evaluate, exact_em
-from entrosparse.learning._initialization import initial_model
+from entrosparse.inference import FullInference
+from entrosparse.learning import BatchEM, Callback, OnlineEM, evaluate, initial_model, train
 from entrosparse.metrics import match_atoms
-from entrosparse.model import SparseCodingModel
 from entrosparse.priors import PRIORS
-from entrosparse.reproduce.shared.dictionary_lbfgs import LBFGS, _Profile
 
 LEARNING_FULL = FullInference(tolerance=0.0, max_iterations=1)
 
@@ -24,15 +22,22 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def learn(learner, x, n_components, epochs=1000, seed=0, converges=True, **settings):
+    """Learn from all rows until nothing is gained any more."""
+    with nullcontext() if converges else pytest.warns(ConvergenceWarning):
+        result = train(learner, x, n_components=n_components, epochs=epochs, seed=seed, **settings)
+    assert result.converged == converges
+    return result
+
+
 def assert_bars_recovered(seed):
     data = bars(1000, rng=seed)
     x, truth = torch.tensor(data.data), torch.tensor(data.dictionary)
-    result = BatchEM(10, inference=LEARNING_FULL).fit(x, generator(seed))
-    assert result.converged
+    result = learn(BatchEM(LEARNING_FULL), data.data, 10, seed=seed)
     assert float(match_atoms(result.model.dictionary, truth).cosine.min()) > 0.95
     generating = initial_model(x, 10, truth, PRIORS["laplace"], generator())
     reference = evaluate(generating, x, FullInference(tolerance=1e-4)).terms.elbo
-    assert result.terms.elbo > reference - 0.05
+    assert result.history[-1].elbo > reference - 0.05
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -48,69 +53,22 @@ def test_full_posteriors_find_all_bars_always(seed):
 
 def test_gaussian_prior_reaches_the_maximum_likelihood_of_probabilistic_pca():
     digits = load_digits().data / 16.0
-    x = torch.tensor(digits - digits.mean(0))
-    learner = BatchEM(
-        8, prior=PRIORS["gaussian"], inference=LEARNING_FULL, tolerance=1e-7, max_iterations=3000
-    )
-    result = learner.fit(x, generator())
+    learner = BatchEM(LEARNING_FULL, tolerance=1e-7)
+    result = learn(learner, digits - digits.mean(0), 8, prior=PRIORS["gaussian"], epochs=3000)
     maximum = PCA(8).fit(digits).score(digits)
-    assert float(result.terms.elbo) == pytest.approx(maximum, abs=1e-3)
+    assert result.history[-1].elbo == pytest.approx(maximum, abs=1e-3)
 
 
 def test_noise_cools_no_faster_than_allowed_and_ends_at_its_optimum():
     x, _ = make_model(12, 6, generator()).sample(300, generator(1))
-    result = BatchEM(6, cooling=0.9).fit(x, generator())
-    assert result.converged
+    result = learn(BatchEM(cooling=0.9), x.numpy(), 6)
     assert len(result.history) > np.log(
         float(result.model.noise_variance / (0.5 * x.square().mean()))
     ) / np.log(0.9)
     model = result.model
     again = evaluate(model, x)
-    assert float(again.terms.elbo) == pytest.approx(float(result.terms.elbo), abs=0.01)
+    assert float(again.terms.elbo) == pytest.approx(result.history[-1].elbo, abs=0.01)
     torch.testing.assert_close(again.model.noise_variance, model.noise_variance, rtol=0.02, atol=0)
-
-
-def test_restarts_keep_the_best():
-    x, _ = make_model(8, 10, generator()).sample(200, generator(1))
-    learner = BatchEM(10, init="random", max_iterations=60)
-    source = generator(5)
-    one_by_one = [float(learner.fit(x, source).terms.elbo) for _ in range(3)]
-    best = BatchEM(10, init="random", max_iterations=60, n_init=3).fit(x, generator(5))
-    assert float(best.terms.elbo) == max(one_by_one)
-    assert len(set(one_by_one)) == 3
-    with pytest.raises(InputError, match="'n_init'"):
-        BatchEM(10, n_init=0).fit(x, generator())
-
-
-@pytest.mark.parametrize("weights", [EntropyWeights(), EntropyWeights(0.9, 1.2)])
-@pytest.mark.parametrize("inference", [DiagonalInference(tolerance=1e-9), FullInference(tolerance=1e-9)])
-def test_profile_gradient_is_the_finite_difference(weights, inference):
-    """The envelope theorem, with codes, λ and σ² eliminated."""
-    x, _ = make_model(5, 2, generator()).sample(60, generator(1))
-    start = initial_model(x, 2, "data", PRIORS["laplace"], generator(2))  # neither latent collapses
-    problem = _Profile(x, start, inference, weights)
-    point = 1.3 * start.dictionary.numpy().ravel()
-
-    def loss(flat):
-        for _ in range(5):  # more turns than one evaluation takes
-            value, _ = problem.loss(flat.numpy())
-        return torch.tensor(value, dtype=torch.float64)
-
-    loss(torch.tensor(point))
-    _, gradient = problem.loss(point)
-    expected = oracles.finite_difference(loss, torch.tensor(point), step=1e-4).numpy()
-    np.testing.assert_allclose(gradient, expected, atol=2e-4)
-    assert np.abs(gradient).max() > 0.01
-
-
-def test_lbfgs_ends_where_exact_em_rests():
-    x, _ = make_model(8, 3, generator()).sample(100, generator(1))
-    result = LBFGS(3, tolerance=1e-9).fit(x, generator(3))
-    assert result.converged
-    steps = exact_em(x, result.model, inference=DiagonalInference(tolerance=1e-6))
-    values = [float(next(steps).terms.elbo) for _ in range(20)]
-    assert values[-1] - values[0] < 1e-4
-    assert values[0] == pytest.approx(float(result.terms.elbo), abs=1e-4)
 
 
 def test_ica_starts_near_the_bars():
@@ -148,11 +106,68 @@ def test_a_start_counts_neither_repetitions_nor_order():
         torch.testing.assert_close(*starts)
 
 
-def test_batch_learners_keep_the_dtype():
-    x, _ = make_model(8, 4, generator(), torch.float32).sample(100, generator(1))
-    for learner in (BatchEM(4, max_iterations=20), LBFGS(4, max_iterations=5)):
-        model = learner.fit(x, generator()).model
-        assert isinstance(model, SparseCodingModel)
-        assert {model.dictionary.dtype, model.prior_scale.dtype, model.noise_variance.dtype} == {
-            torch.float32
-        }
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batch_em_keeps_the_dtype(dtype):
+    x, _ = make_model(8, 4, generator()).sample(100, generator(1))
+    model = learn(BatchEM(), x.numpy().astype(dtype), 4, epochs=20, converges=False).model
+    tensors = (model.dictionary, model.prior_scale, model.noise_variance)
+    assert {tensor.numpy().dtype for tensor in tensors} == {np.dtype(dtype)}
+
+
+def test_batch_em_is_a_learner_like_the_others():
+    """It anneals, tells callbacks of every iteration, and can be judged by held-out rows."""
+    x = make_model(8, 4, generator()).sample(300, generator(1))[0].numpy()
+    seen = []
+
+    class Watch(Callback):
+        def on_batch(self, samples_seen):
+            seen.append(samples_seen)
+
+        def on_epoch(self, model, record):
+            seen.append((record.epoch, record.gamma))
+            return record.epoch == 8
+
+    with pytest.warns(ConvergenceWarning, match="after 8 epochs"):
+        result = train(
+            BatchEM(), x[:250], x[250:], n_components=4, epochs=100, annealing="prior", callbacks=(Watch(),)
+        )
+    assert seen[:5] == [(0, 10.0), 250, (1, 10.0), 500, (2, 8.0)]
+    assert seen[-1] == (8, 1.0)
+    assert result.history[-1].dead_latents == 0
+    heldout = evaluate(result.model, torch.tensor(x[250:])).terms.elbo
+    assert result.history[-1].elbo == pytest.approx(float(heldout), abs=0.1)
+
+
+def test_annealed_batch_em_ends_as_well_as_a_plain_run():
+    x = make_model(12, 6, generator()).sample(500, generator(1))[0].numpy()
+    plain, annealed = (
+        learn(BatchEM(), x, 6, epochs=1000, annealing=annealing).history[-1]
+        for annealing in ("none", stretched(prior_annealing, 100))
+    )
+    assert annealed.elbo > plain.elbo - 0.2
+    assert annealed.gamma == 1.0
+
+
+def test_without_held_out_rows_the_elbo_is_that_of_the_training_rows():
+    x = make_model(8, 4, generator()).sample(300, generator(1))[0]
+    for learner, epochs in ((BatchEM(), 300), (OnlineEM(), 10)):
+        result = train(learner, x.numpy(), n_components=4, epochs=epochs, batch_size=50)
+        expected = evaluate(result.model, x).terms
+        assert result.history[-1].elbo == pytest.approx(float(expected.elbo), abs=0.05)
+
+
+def test_batch_em_says_when_the_noise_is_at_its_floor():
+    model = make_model(12, 3, generator())
+    x = (model.prior.sample(300, model.prior_scale, generator(1)) @ model.dictionary.T).numpy()
+    with pytest.warns(ConvergenceWarning, match="floor"):
+        result = train(BatchEM(), x, n_components=3, init=model.dictionary, epochs=3000)
+    assert not result.converged
+    assert float(result.model.noise_variance) == pytest.approx(1e-6 * float((x**2).mean()), rel=1e-3)
+
+
+def test_iterations_that_run_out_are_a_warning():
+    x = make_model(8, 4, generator()).sample(100, generator(1))[0].numpy()
+    with pytest.warns(ConvergenceWarning, match="after 5 epochs; raise the epochs"):
+        result = train(BatchEM(), x, n_components=4, epochs=5)
+    assert not result.converged
+    assert len(result.history) == 5

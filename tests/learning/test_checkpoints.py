@@ -18,17 +18,27 @@ from safetensors.torch import load, save
 from entrosparse.annealing import constant
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.inference import DiagonalEncoder, FullInference, LowRankEncoder, LowRankInference
-from entrosparse.learning import AdamLearner, Callback, OnlineEM, RefinedEM, train
-from entrosparse.learning._checkpoints import Checkpoints
-from entrosparse.reproduce.shared.paper_learners import GradientEM
+from entrosparse.learning import (
+    AdamLearner,
+    BatchEM,
+    Callback,
+    Checkpoints,
+    Learner,
+    OnlineEM,
+    RefinedEM,
+    initial_model,
+    train,
+)
+from entrosparse.priors import PRIORS
 
 LEARNERS = {
-    "diagonal": OnlineEM(8),
-    "low rank, H > D": OnlineEM(14, inference=LowRankInference(2, 0.0, 3)),
-    "full, double": OnlineEM(8, inference=FullInference(0.0, 2)),
-    "adam": AdamLearner(8, partial(LowRankEncoder, rank=2)),
-    "refined": RefinedEM(OnlineEM(8)),
-    "gradient": GradientEM(8),
+    "diagonal": OnlineEM(),
+    "low rank, H > D": OnlineEM(inference=LowRankInference(2, 0.0, 3)),
+    "full, double": OnlineEM(inference=FullInference(0.0, 2)),
+    "adam": AdamLearner(partial(LowRankEncoder, rank=2)),
+    "refined": RefinedEM(OnlineEM()),
+    "batch": BatchEM(),
+    "batch, full": BatchEM(inference=FullInference(0.0, 1)),
 }
 RNG = np.random.default_rng(3)
 ROWS = (RNG.laplace(size=(330, 10)) @ RNG.normal(size=(10, 10))).astype(np.float32)
@@ -37,8 +47,9 @@ FILES = ["manifest.json", "numbers.json", "tensors.safetensors"]
 
 def learn(learner=LEARNERS["diagonal"], rows=ROWS, **arguments):
     """250 rows in minibatches of 64: four steps an epoch, twelve in all."""
-    settings = {"epochs": 3, "batch_size": 64, "annealing": "prior"} | arguments
-    return train(learner, rows[:250], rows[250:], **settings)
+    settings = {"n_components": 8, "epochs": 3, "batch_size": 64, "annealing": "prior"} | arguments
+    heldout = settings.pop("heldout", rows[250:])
+    return train(learner, rows[:250], heldout, **settings)
 
 
 class CutOff(Callback):
@@ -57,7 +68,7 @@ def learn_until(batches, folder, *arguments, every_seconds=0.0, **settings):
     """Cut a run off in the minibatch after the given number of them, so that so many are kept."""
     checkpoints = Checkpoints(folder, every_seconds)
     with pytest.raises(KeyboardInterrupt):
-        learn(*arguments, checkpoints=checkpoints, callback=CutOff(batches + 1), **settings)
+        learn(*arguments, checkpoints=checkpoints, callbacks=(CutOff(batches + 1),), **settings)
 
 
 def assert_same(found, expected):
@@ -92,12 +103,18 @@ def folder(kept, tmp_path):
 # --- going on
 
 
+@pytest.mark.filterwarnings("ignore::entrosparse.errors.ConvergenceWarning")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_goes_on_as_if_it_had_not_been_cut_off(tmp_path, name):
     """Cut off after the first minibatch, within at the end of an epoch, and before the last one."""
     learner, rows = LEARNERS[name], ROWS.astype(np.float64 if "double" in name else np.float32)
+    settings = {"n_components": 14 if "H > D" in name else 8}
+    expected = [[0, 1, 2], 692, 3]
+    if learner.sees_all_rows:  # each epoch is one batch, and there is no record before learning
+        settings |= {"epochs": 14, "heldout": None}
+        expected = [[*range(1, 11)], 11 * 250, 11, 12, 13, 14]
     for batches in (1, 2, 1, 4, 3):
-        learn_until(batches, tmp_path, learner, rows)
+        learn_until(batches, tmp_path, learner, rows, **settings)
     resumed = []
 
     class Watch(Callback):
@@ -108,9 +125,9 @@ def test_goes_on_as_if_it_had_not_been_cut_off(tmp_path, name):
         def on_epoch(self, model, record):
             resumed.append(record.epoch)
 
-    again = learn(learner, rows, checkpoints=Checkpoints(tmp_path), callback=Watch())
-    assert resumed == [[0, 1, 2], 692, 3]
-    assert_same(again, learn(learner, rows))
+    again = learn(learner, rows, checkpoints=Checkpoints(tmp_path), callbacks=(Watch(),), **settings)
+    assert resumed == expected
+    assert_same(again, learn(learner, rows, **settings))
     seconds = [record.seconds for record in again.history]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0.0  # the start
@@ -146,7 +163,7 @@ def test_one_can_be_asked_for(tmp_path):
                 checkpoints.request()
 
     with pytest.raises(KeyboardInterrupt):
-        learn(checkpoints=checkpoints, callback=Ask(6))
+        learn(checkpoints=checkpoints, callbacks=(Ask(6),))
     (path,) = tmp_path.iterdir()
     assert json.loads((path / "numbers.json").read_text())["numbers"]["position"] == 128
 
@@ -169,9 +186,12 @@ def test_the_tensors_that_are_needed_are_there(kept):
     names = sorted(load_file(path / "tensors.safetensors"))
     statistics = "cross_moment n_entries posterior_entropy posterior_variance prior_statistic residual"
     assert names == sorted(
-        ["generator", "history", "state.mean_square"]
+        ["generator", "history", "state.floors.mean_square"]
         + [f"state.model.{name}" for name in ("dictionary", "prior_scale", "noise_variance")]
-        + [f"state.averages.statistics.{name}" for name in (*statistics.split(), "second_moment", "weight")]
+        + [
+            f"state.averages.statistics.{name}"
+            for name in (*statistics.split(), "second_moment", "total_weight")
+        ]
     )
 
 
@@ -179,7 +199,9 @@ def test_the_tensors_of_an_encoder_are_there_once(tmp_path):
     """Though the inference, the state and the optimizer hold them."""
     learn_until(1, tmp_path, LEARNERS["adam"])
     (found,) = (load_file(path / "tensors.safetensors") for path in tmp_path.iterdir())
-    encoder = LEARNERS["adam"].start(torch.tensor(ROWS), torch.Generator()).amortized.encoder
+    x = torch.tensor(ROWS)
+    model = initial_model(x, 8, "ica", PRIORS["laplace"], torch.Generator())
+    encoder = LEARNERS["adam"].start(model, x, torch.Generator()).amortized.encoder
     expected = dict(encoder.state_dict())
     held = {name: [key for key in found if key.endswith(f"encoder.{name}")] for name in expected}
     assert all(len(keys) == 1 for keys in held.values())
@@ -308,13 +330,11 @@ def edited(row):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learner": OnlineEM(7)}, "of another run: 'learner.n_components' was 8, is 7; give"),
-        ({"learner": OnlineEM(8, step_size=0.5)}, "'learner.step_size' was 0.75, is 0.5; give"),
-        (
-            {"learner": OnlineEM(8, init=np.eye(10)[:, :8])},
-            r"'learner.init' was ica, is torch.float64 \(10, 8\)",
-        ),
-        ({"learner": AdamLearner(8)}, "of another run: 'learner' was OnlineEM, is AdamLearner; give"),
+        ({"n_components": 7}, "of another run: 'n_components' was 8, is 7; give"),
+        ({"learner": OnlineEM(step_size=0.5)}, "'learner.step_size' was 0.75, is 0.5; give"),
+        ({"init": np.eye(10)[:, :8]}, r"'init' was ica, is torch.float64 \(10, 8\)"),
+        ({"prior": PRIORS["gaussian"]}, "'prior' was Laplace, is Gaussian; give"),
+        ({"learner": AdamLearner()}, "of another run: 'learner' was OnlineEM, is AdamLearner; give"),
         ({"epochs": 4}, "'epochs' was 3, is 4; give"),
         ({"batch_size": 32}, "'batch_size' was 64, is 32; give"),
         ({"sample_weight": np.ones(250)}, r"'sample_weight' was None, is torch.float64 \(250,\) .*; give"),
@@ -323,7 +343,7 @@ def edited(row):
             {"annealing": constant(prior=2.0)},
             "'annealing' was {0: EntropyWeights.* is {0: EntropyWeights.*; give",
         ),
-        ({"rows": ROWS.astype(np.float64)}, r"'data' was torch.float32 \(250, 10\) .* is torch.float64"),
+        ({"rows": ROWS.astype(np.float64)}, r"'data' was 250 rows of float32 .* is 250 rows of float64"),
         ({"rows": edited(2)}, "of another run: 'data' was .*; give"),
         ({"rows": edited(-1)}, "of another run: 'heldout' was .*; give"),
         ({"rows": ROWS[:-1]}, r"'heldout' was torch.float32 \(80, 10\) .* is torch.float32 \(79, 10\)"),
@@ -341,15 +361,32 @@ def test_another_task_is_refused_and_nothing_touched(folder, whole, change, mess
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (AdamLearner(8, partial(LowRankEncoder, rank=2)), AdamLearner(8, partial(LowRankEncoder, rank=3))),
-        (AdamLearner(8, DiagonalEncoder), AdamLearner(8, LowRankEncoder)),
-        (OnlineEM(8, init=np.eye(10)[:, :8]), OnlineEM(8, init=np.eye(10)[:, 2:])),
+        (AdamLearner(partial(LowRankEncoder, rank=2)), AdamLearner(partial(LowRankEncoder, rank=3))),
+        (AdamLearner(DiagonalEncoder), AdamLearner(LowRankEncoder)),
     ],
 )
 def test_settings_that_are_objects_are_told_apart(tmp_path, one, other):
     learn_until(1, tmp_path, one)
-    with pytest.raises(InputError, match=r"of another run: 'learner\.(encoder|init)' was [^;]*; give"):
+    with pytest.raises(InputError, match=r"of another run: 'learner\.encoder' was [^;]*; give"):
         learn(other, checkpoints=Checkpoints(tmp_path))
+
+
+def test_rows_that_no_start_looks_at_count_too(tmp_path):
+    """Learning starts from at most 8,192 rows, but all of them are what the run is about."""
+    rows = RNG.laplace(size=(9000, 4)).astype(np.float32)
+    settings = {"n_components": 4, "batch_size": 3000, "seed": 3}
+    order = torch.randperm(9000, generator=torch.Generator().manual_seed(3))
+
+    def learn_rows(rows, **more):
+        return train(OnlineEM(), rows, rows[:50], epochs=2, checkpoints=Checkpoints(tmp_path, 0.0), **more)
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_rows(rows, callbacks=(CutOff(2),), **settings)
+    other = rows.copy()
+    other[int(order[-1])] += 1.0  # not among the first 8,192 of the order
+    with pytest.raises(InputError, match="of another run: 'data' was 9000 rows of float32"):
+        learn_rows(other, **settings)
+    assert learn_rows(rows, **settings).history[-1].epoch == 2
 
 
 @pytest.mark.parametrize("failing", range(1, 6))
@@ -386,10 +423,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_learning(tmp_path,
 
     for place in places:
         with pytest.raises(InputError, match="the folder of checkpoints must be one that can be written to"):
-            learn(checkpoints=Checkpoints(place), callback=Never())
+            learn(checkpoints=Checkpoints(place), callbacks=(Never(),))
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(InputError, match="the folder of checkpoints must be one that can be written to"):
-        learn(checkpoints=Checkpoints(tmp_path / "new"), callback=Never())
+        learn(checkpoints=Checkpoints(tmp_path / "new"), callbacks=(Never(),))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -398,12 +435,12 @@ def test_a_state_of_another_kind_is_named(tmp_path):
         model = property(lambda self: self["running"].model)
         inference = property(lambda self: self["running"].inference)
 
-    class Wrapped:
+    class Wrapped(Learner):
         def start(self, *arguments):
             return State(running=LEARNERS["diagonal"].start(*arguments))
 
-        def step(self, state, *arguments):
-            return State(running=LEARNERS["diagonal"].step(state["running"], *arguments))
+        def step(self, state, batch):
+            return State(running=LEARNERS["diagonal"].step(state["running"], batch))
 
     with pytest.raises(InputError, match="state of a learner must be a dataclass to be kept; got State"):
         learn(Wrapped(), checkpoints=Checkpoints(tmp_path, 0.0))

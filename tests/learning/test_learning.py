@@ -9,9 +9,16 @@ from entrosparse.annealing import SCHEDULES, EntropyWeights
 from entrosparse.errors import ConvergenceWarning, InputError
 from entrosparse.images import bars
 from entrosparse.inference import DiagonalInference
-from entrosparse.learning import Callback, OnlineEM, evaluate, exact_em, train
-from entrosparse.learning._initialization import initial_model
-from entrosparse.learning._m_step import exact_sweep, preconditioned_step
+from entrosparse.learning import (
+    Callback,
+    OnlineEM,
+    evaluate,
+    exact_em,
+    exact_sweep,
+    initial_model,
+    preconditioned_step,
+    train,
+)
 from entrosparse.metrics import match_atoms
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import optimal_scales
@@ -102,7 +109,9 @@ def test_train_recovers_the_dictionary(generator):
         model, dictionary=torch.linalg.qr(model.dictionary).Q
     )  # then diagonal posteriors are exact enough
     data, heldout = (model.sample(n, generator)[0].numpy() for n in (8000, 1000))
-    result = train(OnlineEM(8, init="random"), data, heldout, epochs=15, batch_size=250, seed=1)
+    result = train(
+        OnlineEM(), data, heldout, n_components=8, init="random", epochs=15, batch_size=250, seed=1
+    )
     reached = result.history[-1]
     assert reached.elbo > float(evaluate(model, torch.tensor(heldout)).terms.elbo) - 0.05
     assert float(match_atoms(result.model.dictionary, model.dictionary).cosine.min()) > 0.9
@@ -115,7 +124,10 @@ def test_train_recovers_the_dictionary(generator):
 
 def test_train_repeats_with_the_seed(patches):
     _, data, heldout = patches
-    runs = [train(OnlineEM(6), data, heldout, epochs=2, batch_size=128, seed=s).model for s in (3, 3, 4)]
+    runs = [
+        train(OnlineEM(), data, heldout, n_components=6, epochs=2, batch_size=128, seed=s).model
+        for s in (3, 3, 4)
+    ]
     assert torch.equal(runs[0].dictionary, runs[1].dictionary)
     assert not torch.equal(runs[0].dictionary, runs[2].dictionary)
 
@@ -124,10 +136,10 @@ def test_train_repeats_with_the_seed(patches):
 def test_annealing_ends_as_well_as_no_annealing(patches, annealing):
     """Compared with a run that has as many epochs at γ = δ = 1."""
     _, data, heldout = patches
-    learner, epochs = OnlineEM(12, memory=1000), 40
-    annealed = train(learner, data, heldout, epochs=epochs, batch_size=100, annealing=annealing)
+    learner, epochs, settings = OnlineEM(n_averaged=1000), 40, {"n_components": 12, "batch_size": 100}
+    annealed = train(learner, data, heldout, epochs=epochs, annealing=annealing, **settings)
     plain_epochs = sum(SCHEDULES[annealing](i) == EntropyWeights() for i in range(epochs))
-    plain = train(learner, data, heldout, epochs=plain_epochs, batch_size=100)
+    plain = train(learner, data, heldout, epochs=plain_epochs, **settings)
     assert annealed.history[-1].elbo > plain.history[-1].elbo - 0.5
     assert annealed.history[-1].dead_latents == 0
     for record in annealed.history:
@@ -139,7 +151,7 @@ def test_annealing_ends_as_well_as_no_annealing(patches, annealing):
 
 def test_elbo_of_an_epoch_is_that_of_the_held_out_data(patches):
     _, data, heldout = patches
-    result = train(OnlineEM(6), data, heldout, epochs=1, batch_size=128)
+    result = train(OnlineEM(), data, heldout, n_components=6, epochs=1, batch_size=128)
     terms = evaluate(result.model, torch.tensor(heldout)).terms
     assert result.history[-1].elbo == pytest.approx(float(terms.elbo), abs=0.02)
     record = result.history[-1]
@@ -158,16 +170,16 @@ def test_callback_sees_every_batch_and_epoch(patches):
         def on_epoch(self, model, record):
             seen.append(f"epoch {record.epoch}")
 
-    train(OnlineEM(4), data, heldout, epochs=1, batch_size=256, callback=Recorder())
+    train(OnlineEM(), data, heldout, n_components=4, epochs=1, batch_size=256, callbacks=(Recorder(),))
     assert seen == ["epoch 0", 256, 512, 600, "epoch 1"]
 
 
 def test_noiseless_data_hit_the_floor(generator):
     model = make_model(12, 3, generator)
     data = (model.prior.sample(300, model.prior_scale, generator) @ model.dictionary.T).numpy()
-    learner = OnlineEM(3, init=model.dictionary, memory=1)
+    learner, start = OnlineEM(n_averaged=1), {"n_components": 3, "init": model.dictionary}
     with pytest.warns(ConvergenceWarning, match="floor"):
-        result = train(learner, data, data[:50], epochs=40, batch_size=30)
+        result = train(learner, data, data[:50], epochs=40, batch_size=30, **start)
     assert float(result.model.noise_variance) == pytest.approx(1e-6 * float((data**2).mean()), rel=1e-3)
     assert np.isfinite(result.history[-1].elbo)
 
@@ -182,14 +194,15 @@ def test_noiseless_data_hit_the_floor(generator):
         ({"data": np.full((5, 3), np.inf)}, "finite"),
         ({"data": np.ones((5, 4))}, "columns"),
         ({"data": np.ones((5, 3), dtype=int)}, "floating"),
-        ({"learner": OnlineEM(2, init="magic")}, "init"),
-        ({"learner": OnlineEM(2, init=np.ones((2, 2)))}, "shape"),
+        ({"init": "magic"}, "init"),
+        ({"init": np.ones((2, 2))}, "shape"),
+        ({"n_components": 0}, "n_components"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
-    arguments = {"learner": OnlineEM(2), "data": np.ones((5, 3)), "heldout": np.ones((5, 3))} | change
+    arguments = {"data": np.ones((5, 3)), "heldout": np.ones((5, 3)), "n_components": 2} | change
     with pytest.raises(InputError, match=message):
-        train(**arguments)
+        train(OnlineEM(), **arguments)
 
 
 def test_overcomplete_learning_gains_by_a_short_memory(generator):
@@ -197,8 +210,8 @@ def test_overcomplete_learning_gains_by_a_short_memory(generator):
     model = make_model(6, 14, generator, torch.float32)
     data, heldout = (model.sample(n, generator)[0].numpy() for n in (4000, 200))
     default, plain = (
-        train(learner, data, heldout, epochs=10, batch_size=100)
-        for learner in (OnlineEM(14), OnlineEM(14, memory=100_000))
+        train(learner, data, heldout, n_components=14, epochs=10, batch_size=100)
+        for learner in (OnlineEM(), OnlineEM(n_averaged=100_000))
     )
     assert default.model.noise_variance < 0.95 * plain.model.noise_variance
     assert default.history[-1].elbo > plain.history[-1].elbo + 0.1

@@ -36,6 +36,6 @@ def test_learning_small_models_uses_one_thread(two_threads, generator):
             seen.add(torch.get_num_threads())
 
     data = make_model(6, 3, generator, torch.float32).sample(200, generator)[0].numpy()
-    train(OnlineEM(3), data, data[:20], epochs=1, batch_size=50, callback=Watcher())
+    train(OnlineEM(), data, data[:20], n_components=3, epochs=1, batch_size=50, callbacks=(Watcher(),))
     assert seen == {1}
     assert torch.get_num_threads() == 2

@@ -6,17 +6,17 @@ import torch
 
 from conftest import make_model
 from entrosparse.annealing import EntropyWeights
-from entrosparse.errors import NumericalError
+from entrosparse.errors import InputError, NumericalError
 from entrosparse.images import bars
 from entrosparse.inference import FullInference
-from entrosparse.learning import train
-from entrosparse.learning._e_step import e_step
+from entrosparse.learning import Batch, initial_model, take_turn, train
 from entrosparse.metrics import match_atoms
 from entrosparse.model import unit_columns
 from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
 from entrosparse.posteriors import Diagonal
-from entrosparse.priors import PRIORS
-from entrosparse.reproduce.shared.paper_learners import GradientEM, JointLBFGS
+from entrosparse.priors import PRIORS, Gaussian, Laplace
+from entrosparse.reproduce.shared.gradient_em import GradientEM
+from entrosparse.reproduce.shared.joint_lbfgs import JointLBFGS
 from entrosparse.statistics import Statistics
 
 ANNEALED = EntropyWeights(0.8, 0.7)  # with an upper bound
@@ -34,10 +34,11 @@ def small(generator):
 def test_joint_lbfgs_climbs_to_a_stationary_point(small, prior, weights):
     """There the best posteriors at the model's λ, σ² gain nothing, and neither does another W."""
     x = small[1]
-    start = make_model(8, 3, torch.Generator().manual_seed(1)).dictionary
-    before = start.clone()
-    result = JointLBFGS(3, init=start, prior=prior, tolerance=1e-6).fit(x, torch.Generator(), weights)
-    assert torch.equal(start, before)  # what is given stays as it is
+    atoms = make_model(8, 3, torch.Generator().manual_seed(1)).dictionary
+    start = initial_model(x, 3, atoms, prior, torch.Generator())
+    before = start.dictionary.clone()
+    result = JointLBFGS(tolerance=1e-6).fit(x, start, weights)
+    assert torch.equal(start.dictionary, before)  # what is given stays as it is
     assert result.converged
     assert result.model.validate().prior is prior
     values = [float(terms.objective) for terms in result.history]
@@ -45,7 +46,7 @@ def test_joint_lbfgs_climbs_to_a_stationary_point(small, prior, weights):
     assert values[-1] == float(result.terms.objective) > values[0] + 0.05
 
     inference = FullInference(tolerance=1e-6)
-    statistics = e_step(x, result.model, inference, weights)[0]
+    statistics = take_turn(x, result.model, inference, weights).statistics
     assert float(analytic_elbo(statistics, result.model, weights).objective) == pytest.approx(
         values[-1], abs=1e-4
     )
@@ -61,24 +62,25 @@ def test_joint_lbfgs_finds_bars():
     x, truth = torch.from_numpy(data.data), torch.from_numpy(data.dictionary)
     moved = truth + 0.3 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
     assert float(match_atoms(moved, truth).cosine.min()) < 0.9
-    result = JointLBFGS(6, init=moved, tolerance=0.02).fit(x, torch.Generator())
+    result = JointLBFGS(tolerance=0.02).fit(x, initial_model(x, 6, moved, Laplace(), torch.Generator()))
     assert float(match_atoms(result.model.dictionary, truth).cosine.min()) > 0.95
 
 
 def test_joint_lbfgs_keeps_single_precision_and_says_when_it_stopped_early(small):
-    result = JointLBFGS(3, max_calls=1).fit(small[1].float(), torch.Generator())
+    model, x = small
+    learned = (result := JointLBFGS(max_calls=1).fit(x.float(), model.to(torch.float32))).model
     assert not result.converged
     assert len(result.history) == 1
-    assert result.model.dictionary.dtype == torch.float32
-    assert result.marginals.mean.dtype == result.marginals.scale.dtype == torch.float32
+    tensors = (learned.dictionary, learned.prior_scale, learned.noise_variance)
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
 def test_each_step_is_lbfgs_and_one_gradient_step(small):
     """With many iterations: W moves along the gradient at the best codes of the minibatch."""
     model, x = small
-    learner = GradientEM(3, init=model.dictionary, learning_rate=0.05, max_iterations=500)
-    state = learner.start(x, torch.Generator())
-    stepped = learner.step(state, x, ANNEALED, 0.0, 0.5)
+    learner = GradientEM(learning_rate=0.05, max_iterations=500)
+    state = learner.start(model, x, torch.Generator())
+    stepped = learner.step(state, Batch(x, ANNEALED, step_factor=0.5))
     after = stepped.model
     best = _best_codes(x, state.model, ANNEALED)
     dictionary = state.model.dictionary.clone().requires_grad_()
@@ -90,9 +92,7 @@ def test_each_step_is_lbfgs_and_one_gradient_step(small):
     tolerance = {"rtol": 0.0, "atol": 1e-2 * float(step.abs().max())}
     torch.testing.assert_close(after.dictionary, unit_columns(dictionary + step), **tolerance)
     torch.testing.assert_close(stepped.length, (1.0 + step.square().sum(0)).sqrt(), **tolerance)
-    prior_scale, noise_variance = optimal_scales(
-        Statistics.collect(best, x, after.dictionary, model.prior), model.prior
-    )
+    prior_scale, noise_variance = optimal_scales(Statistics.collect(best, x, after.dictionary, model.prior))
     torch.testing.assert_close(after.prior_scale, prior_scale, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(after.noise_variance, noise_variance, rtol=1e-3, atol=1e-4)
 
@@ -109,7 +109,7 @@ def _best_codes(x, model, weights):
         optimizer.zero_grad()
         posterior = Diagonal(mean, log_scale.exp())
         statistics = Statistics.collect(posterior, x, model.dictionary, model.prior)
-        loss = -entropy_elbo(statistics, weights, model.prior).objective
+        loss = -entropy_elbo(statistics, weights).objective
         loss.backward()
         return loss
 
@@ -121,28 +121,48 @@ def _best_codes(x, model, weights):
 def test_gradient_em_learns_in_the_training_loop(generator, annealing):
     model = make_model(12, 6, generator, torch.float32)
     data, heldout = (model.sample(n, generator)[0].numpy() for n in (300, 200))
-    result = train(GradientEM(6), data, heldout, epochs=8, batch_size=100, annealing=annealing)
+    settings = {"n_components": 6, "init": "data", "batch_size": 100, "annealing": annealing}
+    result = train(GradientEM(), data, heldout, epochs=8, **settings)
     assert result.history[-1].elbo > result.history[0].elbo + 1.0
     assert result.model.validate().dictionary.dtype == torch.float32
-    again = train(GradientEM(6), data, heldout, epochs=1, batch_size=100, annealing=annealing)
+    again = train(GradientEM(), data, heldout, epochs=1, **settings)
     assert again.history[1].elbo == result.history[1].elbo
 
 
 def test_gradient_em_takes_any_prior(generator):
-    model = replace(make_model(12, 6, generator, torch.float32), prior=PRIORS["gaussian"])
+    model = replace(make_model(12, 6, generator, torch.float32), prior=Gaussian())
     x, _ = model.sample(200, generator)
-    learner = GradientEM(6, prior=PRIORS["gaussian"])
-    state = learner.start(x, generator)
+    learner = GradientEM()
+    state = learner.start(initial_model(x, 6, "data", Gaussian(), generator), x, generator)
     for _ in range(3):
-        state = learner.step(state, x, EntropyWeights(), 0.0)
-    assert state.model.validate().prior is PRIORS["gaussian"]
+        state = learner.step(state, Batch(x))
+    assert state.model.validate().prior == Gaussian()
+
+
+@pytest.mark.parametrize("weights", [EntropyWeights(), ANNEALED])
+def test_inference_of_gradient_em_reaches_the_best_posteriors_of_the_minibatch(small, weights):
+    """At the λ and σ² of the minibatch, whatever those of the model are."""
+    model, x = small
+    model = replace(model, prior_scale=2.0 * model.prior_scale, noise_variance=4.0 * model.noise_variance)
+    found = GradientEM(max_iterations=500).infer(x, model, weights)
+    best = _best_codes(x, model, weights)
+    torch.testing.assert_close(found.mean, best.mean, rtol=0.0, atol=2e-3)
+    torch.testing.assert_close(found.scale, best.scale, rtol=1e-2, atol=0.0)
+    assert not found.mean.requires_grad
+    assert not found.scale.requires_grad
+
+
+def test_gradient_em_refuses_weights_of_rows(small):
+    model, x = small
+    state = GradientEM().start(model, x, torch.Generator())
+    with pytest.raises(InputError, match="'sample_weight' parameter must be None"):
+        GradientEM().step(state, Batch(x, sample_weight=torch.ones(len(x))))
 
 
 def test_leaving_the_finite_numbers_is_an_error(small):
     model, x = small
     with pytest.raises(NumericalError, match="scale the data"):
-        JointLBFGS(3, init=model.dictionary).fit(x * float("nan"), torch.Generator())
-    learner = GradientEM(3)
-    state = learner.start(x, torch.Generator())
+        JointLBFGS().fit(x * float("nan"), model)
+    state = GradientEM().start(model, x, torch.Generator())
     with pytest.raises(NumericalError, match="scale the data"):
-        learner.step(state, x * float("nan"), EntropyWeights(), 0.0)
+        GradientEM().step(state, Batch(x * float("nan")))

@@ -179,6 +179,17 @@ def test_list_names_all(capsys):
     assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
 
 
+def test_seconds_count_runs_that_were_made_before(tmp_path):
+    """Whichever experiment made them first: a result's seconds are the cost of all that it shows."""
+    tiny = {"n_patches": 64, "n_paper_patches": 64, "n_judged": 32, "n_heldout": 8, "n_components": 4}
+    for folder in ("first", "second"):
+        reproduce(["sparsity"], tmp_path / folder, "smoke", tiny)
+    (first,), (second,) = (load_results(tmp_path / folder) for folder in ("first", "second"))
+    assert second.numbers == first.numbers  # taken, not made again
+    shown = sum(run["seconds"] for runs in second.numbers.values() for run in runs.values())
+    assert second.seconds >= shown > 0
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_at_smoke_scale(name, tmp_path, capsys):
     out = tmp_path / "out"

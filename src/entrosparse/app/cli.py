@@ -6,7 +6,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,10 @@ from entrosparse.errors import EntrosparseError, InputError
 
 if TYPE_CHECKING:
     from entrosparse.app.runs import Run
-    from entrosparse.learning import Callback, EpochRecord
-    from entrosparse.learning._checkpoints import Checkpoints
-    from entrosparse.model import SparseCodingModel
+    from entrosparse.learning import Checkpoints
     from entrosparse.reproduce.framework.results import SavedResult
 
 FAILED, INTERRUPTED = 2, 130
-_RANK = 5
 _PHOTOGRAPHS = "photographs that come with scikit-image"
 _OF_A_RUN = {
     "resume": "go on with a run that was cut off, as if it had not been",
@@ -116,9 +113,8 @@ def _parser() -> ArgumentParser:
     )
     encode.add_argument(
         "--covariance",
-        choices=("diagonal", "low-rank", "full"),
-        default="diagonal",
-        help="of the posteriors whose means and deviations are written",
+        type=str,
+        help="diagonal, low-rank or full, of the posteriors that are written; that of the run by default",
     )
     encode.add_argument("--out", type=str, required=True, help="file of the codes, .npz")
     commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
@@ -180,7 +176,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     from entrosparse.app.reports import write_report
     from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples
     from entrosparse.images import default_images, load_images, prepare_images, split_patches
-    from entrosparse.learning import OnlineEM, train
+    from entrosparse.learning import train
 
     torch.set_num_threads(1)  # At these sizes more threads gain little, and on a busy machine they lose much.
     schedule = get_schedule(config.annealing)
@@ -203,14 +199,16 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     try:
         with FitProgress(config.epochs, config.epochs * config.n_patches) as progress:
             train(
-                OnlineEM(config.n_components),
+                config.recipe.learner(config.n_components),
                 patches,
                 heldout,
+                n_components=config.n_components,
+                prior=config.recipe.prior_part,
                 epochs=config.epochs,
                 batch_size=config.batch_size,
                 annealing=schedule,
                 seed=config.seed,
-                callback=_in_turn(writer, progress),  # An epoch is saved before it is printed.
+                callbacks=(writer, progress),  # An epoch is saved before it is printed.
                 checkpoints=_checkpoints(out),
             )
     except KeyboardInterrupt:
@@ -226,26 +224,6 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     return _finish(out)
 
 
-def _in_turn(*callbacks: "Callback") -> "Callback":
-    """Return one callback that tells each of several in order; none of them may end learning."""
-    from entrosparse.learning import Callback
-
-    class InTurn(Callback):
-        def on_resume(self, history: list["EpochRecord"], samples_seen: int) -> None:
-            for callback in callbacks:
-                callback.on_resume(history, samples_seen)
-
-        def on_batch(self, samples_seen: int) -> None:
-            for callback in callbacks:
-                callback.on_batch(samples_seen)
-
-        def on_epoch(self, model: "SparseCodingModel", record: "EpochRecord") -> None:
-            for callback in callbacks:
-                callback.on_epoch(model, record)
-
-    return InTurn()
-
-
 def _finish(out: Path) -> int:
     """Write the report of a complete run, and remove its checkpoints, which are not needed any more."""
     from entrosparse.app.reports import write_report
@@ -258,7 +236,7 @@ def _finish(out: Path) -> int:
 
 
 def _checkpoints(out: Path) -> "Checkpoints":
-    from entrosparse.learning._checkpoints import Checkpoints
+    from entrosparse.learning import Checkpoints
 
     return Checkpoints(out / "checkpoints")
 
@@ -272,7 +250,6 @@ def _encode(options: Namespace) -> int:
     from entrosparse.app.runs import load_run
     from entrosparse.images import Patches, load_images, prepare_images, tile_patches
     from entrosparse.inference import infer_in_chunks
-    from entrosparse.recipes import final_solver
 
     out = Path(options.out)
     if not out.parent.is_dir() or out.is_dir():
@@ -286,7 +263,11 @@ def _encode(options: Namespace) -> int:
         data = tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
         found = {"positions": tiles.positions, "image_names": np.array(prepared.names)}
 
-    solver = final_solver(options.covariance, min(_RANK, run.model.n_components), single_precision=True)
+    recipe = run.info.config.recipe
+    if options.covariance is not None:
+        recipe = replace(recipe, covariance=options.covariance)
+        recipe.validate()
+    solver = recipe.final_inference(run.model.n_components, run.model.dictionary.dtype)
     chunks = infer_in_chunks(data, run.model, solver)
     means, scales = zip(*((codes.mean, codes.marginal_scale()) for _, _, codes in chunks), strict=True)
     found["mean"], found["marginal_scale"] = torch.cat(means).numpy(), torch.cat(scales).numpy()

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field, fields
 from numbers import Integral
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from entrosparse.annealing import get_schedule
 from entrosparse.errors import InputError
+
+if TYPE_CHECKING:
+    from entrosparse.recipes import Recipe
 
 
 def _integer(default: int, minimum: int, description: str) -> Any:
@@ -29,6 +32,13 @@ class FitConfig:
         Side of the square patches in pixels; D is its square.
     n_patches : int
         Number of patches drawn from the images for learning; they fill at least one minibatch.
+    covariance : str
+        Covariance of the posteriors, in learning and after it: a name in
+        :data:`~entrosparse.recipes.COVARIANCES`.
+    rank : int
+        Rank of the low-rank covariance.
+    prior : str
+        Prior of the codes: a name in :data:`~entrosparse.priors.PRIORS`.
     epochs : int
         Passes over the patches.
     batch_size : int
@@ -46,12 +56,22 @@ class FitConfig:
     n_components: int = _integer(100, 1, "number of generative fields H")
     patch_size: int = _integer(16, 2, "side of the square patches, in pixels")
     n_patches: int = _integer(204_800, 1, "patches drawn from the images for learning")
+    covariance: str = _name("diagonal", "covariance of the posteriors: diagonal, low-rank or full")
+    rank: int = _integer(5, 1, "rank of the low-rank covariance")
+    prior: str = _name("laplace", "prior of the codes: laplace or gaussian")
     epochs: int = _integer(10, 1, "passes over the patches")
     batch_size: int = _integer(512, 1, "patches per minibatch")
     annealing: str = _name("none", "entropy annealing: none, prior, likelihood or tempering")
     stretch_annealing: bool = _name(False, "spread the annealing of 10 epochs over all epochs")
     whiten: str = _name("olshausen", "whitening of the images: olshausen or none")
     seed: int = _integer(0, 0, "seed of the patches, their order and the start of learning")
+
+    @property
+    def recipe(self) -> "Recipe":
+        """The parts that learn and infer."""
+        from entrosparse.recipes import Recipe  # Here, so that the command line starts without PyTorch.
+
+        return Recipe(self.covariance, self.rank, prior=self.prior)
 
     @property
     def n_heldout(self) -> int:
@@ -81,6 +101,7 @@ class FitConfig:
         from entrosparse.images import WHITENINGS  # Here, so that the command line starts without NumPy.
 
         get_schedule(self.annealing)
+        self.recipe.validate()
         if self.whiten not in WHITENINGS:
             known = ", ".join(repr(name) for name in WHITENINGS)
             raise InputError(f"the 'whiten' parameter must be one of {known}; got {self.whiten!r}")

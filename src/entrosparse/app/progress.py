@@ -1,5 +1,6 @@
 """What a learning run shows on the terminal while it goes on."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, final
 
@@ -51,7 +52,7 @@ class FitProgress(Callback):
     ) -> None:
         self._bar.stop()
 
-    def on_resume(self, history: list[EpochRecord], samples_seen: int) -> None:
+    def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
         """Say where learning goes on, and set the bar to it."""
         self._bar.console.print(f"going on after {samples_seen:,} patches")
         epoch = min(1 + samples_seen * self._epochs // self._n_samples, self._epochs)

@@ -11,7 +11,6 @@ from entrosparse._files import write_atomically
 from entrosparse.app import plots
 from entrosparse.app.html import inline_svg, png_address, render
 from entrosparse.app.runs import Run, summarise
-from entrosparse.inference import DiagonalInference
 
 
 def write_report(run: Run) -> None:
@@ -59,7 +58,8 @@ def _render(run: Run, fields: bytes) -> bytes:
 def _draw_examples(run: Run) -> Figure:
     """Draw the example patches, with the mean and the deviation of their reconstructions W̃z under q."""
     dictionary = run.model.dictionary
-    posterior = DiagonalInference()(torch.from_numpy(run.examples).to(dictionary), run.model)
+    solver = run.info.config.recipe.final_inference(run.model.n_components, dictionary.dtype)
+    posterior = solver(torch.from_numpy(run.examples).to(dictionary), run.model)
     reconstructions = posterior.mean @ dictionary.T
     deviations = posterior.reconstruction_variance(dictionary).sqrt()
     side = run.info.config.patch_size

@@ -11,6 +11,8 @@ from entrosparse.inference._protocol import Inference
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
 
+_MOST_ROWS = 8192  # of a chunk, whatever the solver would take, so that few columns do not mean all rows
+
 
 def infer_in_chunks(
     rows: Any,
@@ -44,7 +46,7 @@ def infer_in_chunks(
     posterior : Posterior
         The posteriors of the chunk.
     """
-    n_rows, size = len(rows), inference.rows_at_once(model.n_components)
+    n_rows, size = len(rows), min(_MOST_ROWS, inference.rows_at_once(model.n_components))
     marginals = None if start is None else Diagonal(start.mean, start.marginal_scale())
     for first in range(0, n_rows, size):
         part = slice(first, min(first + size, n_rows))

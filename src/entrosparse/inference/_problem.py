@@ -21,8 +21,9 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from entrosparse import errors
 from entrosparse.annealing import EntropyWeights
-from entrosparse.errors import ConvergenceWarning, NumericalError
+from entrosparse.errors import NumericalError
 from entrosparse.model import SparseCodingModel, split_missing
 from entrosparse.posteriors import Posterior
 from entrosparse.priors import Prior
@@ -131,6 +132,6 @@ def warn_unfinished(n_left: int, n_rows: int, tolerance: float, max_iterations: 
     warnings.warn(
         f"{n_left} of {n_rows} data points are above the tolerance {tolerance:g} after {max_iterations} "
         "iterations; raise max_iterations or the tolerance",
-        ConvergenceWarning,
+        errors.ConvergenceWarning,
         stacklevel=4,
     )

@@ -3,30 +3,28 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import NumericalError
 from entrosparse.inference import AmortizedInference, DiagonalEncoder, Inference, RefinedInference
-from entrosparse.learning._averages import RunningState
-from entrosparse.learning._initialization import initial_model
+from entrosparse.learning._averages import Floors, RunningState
+from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._online_em import OnlineEM
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import entropy_elbo, optimal_scales
-from entrosparse.priors import PRIORS, Prior
 from entrosparse.statistics import Statistics
 
-_DICTIONARY_RATE = 5.0  # atoms are worth larger steps than weights of the encoder
+_DICTIONARY_RATE = 5.0  # learning rate of the dictionary, in times of that of the encoder
 
 MakeEncoder = Callable[[Tensor, SparseCodingModel, torch.Generator], nn.Module]
 """Makes an encoder from a sample of the data, the initial model and a source of randomness."""
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdamState:
     """What learning with an encoder carries along; steps change encoder and optimizer in place.
 
@@ -54,15 +52,10 @@ class AdamState:
         """How posteriors are found: by the encoder, refined if learning was."""
         return self.running.inference
 
-    @property
-    def at_noise_floor(self) -> bool:
-        """Whether the noise variance was kept from falling to zero."""
-        return self.running.at_noise_floor
-
 
 @final
 @dataclass(frozen=True)
-class AdamLearner:
+class AdamLearner(Learner):
     """Learner by Adam on the annealed entropy ELBO (17) of minibatches, for encoder and dictionary together.
 
     The objective sees the dictionary through :func:`~entrosparse.model.unit_columns`, so its gradient is
@@ -72,34 +65,24 @@ class AdamLearner:
 
     Attributes
     ----------
-    n_components : int
-        Number of latents H.
     encoder : callable
         Makes the encoder from a sample of the data, the initial model and a generator: ``DiagonalEncoder``,
         ``LowRankEncoder``, or a function that returns any module from data to posteriors.
-    init : {"ica", "data", "random"} or array of shape (D, H)
-        Initial dictionary.
-    prior : Prior
-        Prior of the codes.
     learning_rate : float
         Of the encoder at first, five times that for the dictionary; both fall to 0 by a cosine.
     max_gradient_norm : float
         Longer gradients, in nats per data point, are cut to this length.
     """
 
-    n_components: int
     encoder: MakeEncoder = DiagonalEncoder
-    init: str | Any = "ica"
-    prior: Prior = PRIORS["laplace"]
     learning_rate: float = 4e-3
     max_gradient_norm: float = 100.0
 
-    def start(self, x: Tensor, generator: torch.Generator, sample_weight: Tensor | None = None) -> AdamState:
-        """Return the state before learning, scaled to ``x`` (N, D), a sample of the data."""
-        model = initial_model(x, self.n_components, self.init, self.prior, generator, sample_weight)
-        amortized = AmortizedInference(self.encoder(x, model, generator).eval())
+    def start(self, model: SparseCodingModel, sample: Tensor, generator: torch.Generator) -> AdamState:
+        """Return the state before learning."""
+        amortized = AmortizedInference(self.encoder(sample, model, generator).eval())
         return AdamState(
-            RunningState(model, amortized, 2.0 * model.noise_variance.double()),
+            RunningState(model, amortized, Floors.from_sample(sample)),
             amortized,
             torch.optim.Adam(
                 [
@@ -109,30 +92,8 @@ class AdamLearner:
             ),
         )
 
-    def step(
-        self,
-        state: AdamState,
-        x: Tensor,
-        weights: EntropyWeights,
-        progress: float,
-        scale: float = 1.0,
-        sample_weight: Tensor | None = None,
-    ) -> AdamState:
+    def step(self, state: AdamState, batch: Batch) -> AdamState:
         """Return the state after one minibatch.
-
-        Parameters
-        ----------
-        state : AdamState
-        x : Tensor of shape (N, D)
-            The minibatch.
-        weights : EntropyWeights
-            γ and δ.
-        progress : float
-            Share of the learning that is done, in [0, 1].
-        scale : float
-            Factor on the learning rates, for a minibatch smaller than the others.
-        sample_weight : Tensor of shape (N,), optional
-            Weights of the data points; one each by default.
 
         Raises
         ------
@@ -142,19 +103,20 @@ class AdamLearner:
             If the objective, or something that the encoder returns, is not finite.
         """
         (dictionary,) = state.optimizer.param_groups[-1]["params"]
-        rate = scale * _cosine(progress) * self.learning_rate
-        batch = _ascend(
-            state, x, unit_columns(dictionary), weights, rate, self.max_gradient_norm, sample_weight
-        )
+        record = _ascend(state, batch, unit_columns(dictionary), self.learning_rate, self.max_gradient_norm)
         with torch.no_grad():
             dictionary.copy_(unit_columns(dictionary))
-            averages = state.running.average(batch, weights)
+            averages = state.running.average(record, batch.weights)
             return replace(state, running=state.running.follow(dictionary.detach().clone(), averages))
+
+    def at_noise_floor(self, state: AdamState) -> bool:
+        """Return whether the noise variance had to be kept from falling to zero."""
+        return state.running.floors.reached(state.model)
 
 
 @final
 @dataclass(frozen=True)
-class RefinedEM:
+class RefinedEM(Learner):
     """Online EM whose E-steps start at the answers of an encoder, which learns beside it.
 
     The dictionary learns from the refined posteriors, and the encoder climbs its own annealed entropy ELBO
@@ -168,54 +130,42 @@ class RefinedEM:
         As those of :class:`AdamLearner`.
     """
 
-    online_em: OnlineEM
+    online_em: OnlineEM = OnlineEM()
     encoder: MakeEncoder = DiagonalEncoder
     learning_rate: float = 4e-3
     max_gradient_norm: float = 100.0
 
-    def start(self, x: Tensor, generator: torch.Generator, sample_weight: Tensor | None = None) -> AdamState:
-        """Return the state before learning, scaled to ``x`` (N, D), a sample of the data."""
-        running = self.online_em.start(x, generator, sample_weight)
-        amortized = AmortizedInference(self.encoder(x, running.model, generator).eval())
+    def start(self, model: SparseCodingModel, sample: Tensor, generator: torch.Generator) -> AdamState:
+        """Return the state before learning."""
+        running = self.online_em.start(model, sample, generator)
+        amortized = AmortizedInference(self.encoder(sample, model, generator).eval())
         return AdamState(
             replace(running, inference=RefinedInference(amortized, running.inference)),
             amortized,
             torch.optim.Adam([{"params": list(amortized.encoder.parameters()), "factor": 1.0}]),
         )
 
-    def step(
-        self,
-        state: AdamState,
-        x: Tensor,
-        weights: EntropyWeights,
-        progress: float,
-        scale: float = 1.0,
-        sample_weight: Tensor | None = None,
-    ) -> AdamState:
-        """Return the state after one minibatch; parameters and errors are those of :class:`AdamLearner`."""
-        rate = scale * _cosine(progress) * self.learning_rate
-        _ascend(state, x, state.model.dictionary, weights, rate, self.max_gradient_norm, sample_weight)
-        return replace(
-            state, running=self.online_em.step(state.running, x, weights, progress, scale, sample_weight)
-        )
+    def step(self, state: AdamState, batch: Batch) -> AdamState:
+        """Return the state after one minibatch; errors are those of :class:`AdamLearner`."""
+        _ascend(state, batch, state.model.dictionary, self.learning_rate, self.max_gradient_norm)
+        return replace(state, running=self.online_em.step(state.running, batch))
+
+    def at_noise_floor(self, state: AdamState) -> bool:
+        """Return whether the noise variance had to be kept from falling to zero."""
+        return self.online_em.at_noise_floor(state.running)
 
 
 def _ascend(
-    state: AdamState,
-    x: Tensor,
-    dictionary: Tensor,
-    weights: EntropyWeights,
-    rate: float,
-    max_norm: float,
-    sample_weight: Tensor | None,
+    state: AdamState, batch: Batch, dictionary: Tensor, learning_rate: float, max_norm: float
 ) -> Statistics:
-    """Take one step of Adam up the objective of a minibatch, and return its statistics."""
+    """Take one step of Adam up the objective of a minibatch, and return the minibatch's statistics."""
     encoder, model, optimizer = state.amortized.encoder, state.model, state.optimizer
     encoder.train()
-    posterior = state.amortized.differentiable(x, model)
-    batch = Statistics.collect(posterior, x, dictionary, model.prior, sample_weight)
-    prior_scale = torch.maximum(optimal_scales(batch, model.prior)[0], state.running.scale_floor(weights))
-    terms = entropy_elbo(batch, weights, model.prior)
+    posterior = state.amortized.differentiable(batch.x, model)
+    record = Statistics.collect(posterior, batch.x, dictionary, model.prior, batch.sample_weight)
+    floor = state.running.floors.prior_scale(model, batch.weights)
+    prior_scale = torch.maximum(optimal_scales(record)[0], floor)
+    terms = entropy_elbo(record, batch.weights)
     objective = replace(terms, prior=model.prior.entropy(prior_scale).sum()).objective
     if not bool(torch.isfinite(objective)):
         raise NumericalError(
@@ -227,10 +177,10 @@ def _ascend(
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
+        group["lr"] = batch.step_factor * _cosine(batch.progress) * learning_rate * group["factor"]
     optimizer.step()
     encoder.eval()
-    return batch
+    return record
 
 
 def _cosine(progress: float) -> float:

@@ -1,4 +1,4 @@
-"""Running averages of statistics, and a model whose λ and σ² follow them."""
+"""Running averages of statistics, and a model whose λ and σ² follow them above floors."""
 
 from dataclasses import dataclass, replace
 from typing import Self, final
@@ -8,69 +8,41 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference import Inference
-from entrosparse.model import SparseCodingModel
+from entrosparse.model import SparseCodingModel, split_missing
 from entrosparse.objectives import optimal_scales
 from entrosparse.statistics import Statistics
 
-_LEAST_BATCHES = 20.0
-NOISE_FLOOR = 1e-6  # of the data's mean square
-SCALE_FLOOR = 1e-6  # of the scale at which H equal latents make up the data
-_ANNEALING_SCALE_FLOOR = 0.48  # of the data's root mean square
+_LEAST_BATCHES = 20.0  # minibatches over which to average at least
+_NOISE_FLOOR = 1e-6  # least noise variance, as a share of the data's mean square
+_SCALE_FLOOR = 1e-6  # least λ, as a share of the λ of H equal latents that make up all of the data
+_ANNEALING_SCALE_FLOOR = 0.48  # least λ while annealing, as a share of the data's root mean square
 
 
 @final
-@dataclass(frozen=True)
-class Averages:
-    """Running averages of statistics.
+@dataclass(frozen=True, eq=False)
+class Floors:
+    """Least values of λ and σ², which keep both from falling to zero.
 
     Attributes
     ----------
-    statistics : Statistics
-        The averages, of total weight 1.
-    weight : float
-        Weight of the data points in them.
-    weights : EntropyWeights
-        Their γ and δ: statistics at other weights are forgotten.
-    """
-
-    statistics: Statistics
-    weight: float
-    weights: EntropyWeights
-
-
-@final
-@dataclass(frozen=True)
-class RunningState:
-    """What a learner carries from one minibatch to the next.
-
-    Attributes
-    ----------
-    model : SparseCodingModel
-        The current model.
-    inference : Inference
-        How posteriors are found, in learning and for the reported ELBO.
     mean_square : Tensor of shape ()
-        ``‖x‖²/D`` of the sample that learning started from: the unit of the floors.
-    averages : Averages or None
-        None before the first minibatch.
+        Mean of ``x²`` over a sample of the data, in float64; entries that were not seen count as 0.
     """
 
-    model: SparseCodingModel
-    inference: Inference
     mean_square: Tensor
-    averages: Averages | None = None
+
+    @classmethod
+    def from_sample(cls, sample: Tensor) -> Self:
+        """Return the floors that belong to data like this sample (N, D)."""
+        x, _ = split_missing(sample)
+        return cls((torch.full_like(x[:, 0], 1.0 / len(x)) @ x.square().mean(1)).double())
 
     @property
-    def at_noise_floor(self) -> bool:
-        """Whether the noise variance was kept from falling to zero."""
-        return bool(self.model.noise_variance <= self.noise_floor * (1.0 + 1e-6))
-
-    @property
-    def noise_floor(self) -> Tensor:
+    def noise_variance(self) -> Tensor:
         """Least noise variance, in squared data units."""
-        return NOISE_FLOOR * self.mean_square
+        return _NOISE_FLOOR * self.mean_square
 
-    def scale_floor(self, weights: EntropyWeights) -> Tensor:
+    def prior_scale(self, model: SparseCodingModel, weights: EntropyWeights) -> Tensor:
         """Return the least λ, in units of the codes.
 
         Away from γ = δ = 1 a latent gains by shrinking to nothing (for γ > 1 objective (17) is unbounded),
@@ -80,25 +52,73 @@ class RunningState:
         """
         if weights != EntropyWeights():
             return _ANNEALING_SCALE_FLOOR * self.mean_square.sqrt()
-        return SCALE_FLOOR * torch.sqrt(self.mean_square * self.model.n_features / self.model.n_components)
+        return _SCALE_FLOOR * torch.sqrt(self.mean_square * model.n_features / model.n_components)
 
-    def average(self, batch: Statistics, weights: EntropyWeights, memory: float = 0.0) -> Averages:
-        """Return the averages with a minibatch in them, over ``memory`` data points or 20 minibatches."""
-        last, size = self.averages, float(batch.weight)
+    def reached(self, model: SparseCodingModel) -> bool:
+        """Return whether the noise variance of a model is at its floor."""
+        return bool(model.noise_variance <= self.noise_variance * (1.0 + 1e-6))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Averages:
+    """Running averages of statistics.
+
+    Attributes
+    ----------
+    statistics : Statistics
+        The averages, of total weight 1.
+    total_weight : float
+        Sum of the weights of the data points that they hold.
+    weights : EntropyWeights
+        Their γ and δ: statistics at other entropy weights are forgotten.
+    """
+
+    statistics: Statistics
+    total_weight: float
+    weights: EntropyWeights
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RunningState:
+    """What online learners carry from one minibatch to the next.
+
+    Attributes
+    ----------
+    model : SparseCodingModel
+        The current model.
+    inference : Inference
+        How posteriors are found, in learning and for the reported ELBO.
+    floors : Floors
+        Least λ and σ².
+    averages : Averages or None
+        None before the first minibatch.
+    """
+
+    model: SparseCodingModel
+    inference: Inference
+    floors: Floors
+    averages: Averages | None = None
+
+    def average(self, batch: Statistics, weights: EntropyWeights, n_rows: float = 0.0) -> Averages:
+        """Return the averages with a minibatch in them, over ``n_rows`` data points or 20 minibatches."""
+        last, size = self.averages, float(batch.total_weight)
         batch = batch.normalized()
         if last is None:
             return Averages(batch, size, weights)
-        weight = size + (last.weight if weights == last.weights else 0.0)
-        rate = size / min(weight, max(memory, _LEAST_BATCHES * size))
-        return Averages(last.statistics * (1.0 - rate) + batch * rate, weight, weights)
+        total_weight = size + (last.total_weight if weights == last.weights else 0.0)
+        rate = size / min(total_weight, max(n_rows, _LEAST_BATCHES * size))
+        return Averages(last.statistics * (1.0 - rate) + batch * rate, total_weight, weights)
 
     def follow(self, dictionary: Tensor, averages: Averages) -> Self:
         """Return the state with that dictionary, and λ and σ² at their optimum (Eq. 10, 11) above floors."""
-        prior_scale, noise_variance = optimal_scales(averages.statistics, self.model.prior)
-        model = SparseCodingModel(
-            dictionary,
-            torch.maximum(prior_scale, self.scale_floor(averages.weights)).to(dictionary),
-            torch.maximum(noise_variance, self.noise_floor).to(dictionary),
-            self.model.prior,
+        prior_scale, noise_variance = optimal_scales(averages.statistics)
+        floor = self.floors.prior_scale(self.model, averages.weights)
+        model = replace(
+            self.model,
+            dictionary=dictionary,
+            prior_scale=torch.maximum(prior_scale, floor).to(dictionary),
+            noise_variance=torch.maximum(noise_variance, self.floors.noise_variance).to(dictionary),
         )
         return replace(self, model=model, averages=averages)

@@ -101,9 +101,8 @@ class Checkpoints:
                 f"the state of a learner must be a dataclass to be kept; got {type(snapshot.state).__name__}"
             )
         tensors = {path: tensor.detach().cpu().contiguous() for path, tensor in snapshot.tensors().items()}
-        tensors[_HISTORY] = torch.tensor(
-            [astuple(record) for record in snapshot.history], dtype=torch.float64
-        )
+        rows = [astuple(record) for record in snapshot.history]
+        tensors[_HISTORY] = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), -1 if rows else 0)
         files = {
             _TENSORS: safetensors.torch.save(tensors),
             _NUMBERS: _json({"task": task.words, "numbers": snapshot.numbers()}),
@@ -239,7 +238,13 @@ def _read_snapshot(path: Path, numbers: dict[str, int | float], into: Snapshot, 
         torch.Generator().set_state(found["generator"])
         snapshot = into.restored(numbers, found, history)
         snapshot.state.model.validate()
-        if not (0 < snapshot.position <= task.n_samples and 1 <= len(history) <= task.epochs):
+        epochs = [record.epoch for record in history]
+        if not (
+            0 < snapshot.position <= task.n_rows
+            and (len(epochs) > 0 or task.first_epoch > 0)
+            and epochs == list(range(task.first_epoch, task.first_epoch + len(epochs)))
+            and task.first_epoch + len(epochs) <= task.epochs + task.first_epoch
+        ):
             raise ValueError("the position in the data is not one that a run comes to")
     return snapshot
 

@@ -1,13 +1,19 @@
-"""The history of a training run."""
+"""The history of a training run, and who is told of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
+
+from entrosparse.model import SparseCodingModel
 
 
 @final
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of the history; entropies and ELBO in nats per held-out data point, at γ = δ = 1.
+    """One row of the history; entropies and ELBO in nats per data point, at one λ and one σ².
+
+    They are those of held-out rows at γ = δ = 1, with λ and σ² optimal for these rows. Where no rows are held
+    out, they are those of training rows (see :func:`~entrosparse.learning.train`).
 
     Attributes
     ----------
@@ -18,15 +24,15 @@ class EpochRecord:
     samples_seen : int
         Data points learned from so far.
     elbo, posterior_entropy, prior_entropy, likelihood_entropy : float
-        The held-out ELBO and its three entropies, at one λ and one σ² that are optimal for the held-out data.
+        The ELBO and its three entropies.
     gamma, delta : float
         Weights γ and δ of the epoch.
     noise_variance : float
         σ² of the learned model.
     gini_mean, gini_std : float
-        Gini index of the held-out posterior means.
+        Gini index of the posterior means: mean and standard deviation over the data points.
     dead_latents : int
-        Number of latents that carry no information on the held-out data.
+        Number of latents that carry no information on the data.
     """
 
     epoch: int
@@ -42,3 +48,16 @@ class EpochRecord:
     gini_mean: float
     gini_std: float
     dead_latents: int
+
+
+class Callback:
+    """Watches a training run; the methods do nothing unless overridden."""
+
+    def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
+        """Be told of the epochs so far before learning goes on from a checkpoint."""
+
+    def on_batch(self, samples_seen: int) -> None:
+        """Be told after each batch."""
+
+    def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> bool | None:
+        """Be told before learning (epoch 0) and after each epoch; return True to end learning."""

@@ -10,8 +10,8 @@ from entrosparse.errors import InputError
 from entrosparse.model import SparseCodingModel, split_missing, unit_columns
 from entrosparse.priors import Prior
 
-_ICA_SAMPLE = 8192
-_ICA_STEPS = 30
+_ICA_SAMPLE = 8192  # rows that FastICA is run on
+_ICA_STEPS = 30  # iterations of FastICA, which are enough for a start
 
 
 def _from_data(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
@@ -47,7 +47,7 @@ def _ica(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
     seed = int(torch.randint(2**31, (), generator=generator))
     ica = FastICA(whiten=False, max_iter=_ICA_STEPS, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a short run will do for a start
+        warnings.simplefilter("ignore")  # The run is short on purpose, and FastICA warns of that.
         ica.fit(white.cpu().numpy())
     independent = (axes * variance.sqrt()) @ torch.as_tensor(ica.mixing_).to(axes)
     return torch.cat([independent.to(x), rest], dim=1)
@@ -89,13 +89,14 @@ def initial_model(
         σ² is half the data variance, and λ half the optimum for codes Wᵀx.
     """
     x, _ = split_missing(x)
-    shares = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
-    shares = shares / shares.sum()
+    row_weight = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
+    row_weight = row_weight / row_weight.sum()
     if isinstance(dictionary, str):
         if dictionary not in DICTIONARIES:
             known = ", ".join(repr(name) for name in DICTIONARIES)
             raise InputError(f"the 'init' parameter must be one of {known} or an array; got {dictionary!r}")
-        distinct = torch.unique(x[shares > 0], dim=0)  # a weight of 2 and a repetition make the same start
+        # Distinct rows only, so that a row of weight 2 and a row that stands twice give the same start.
+        distinct = torch.unique(x[row_weight > 0], dim=0)
         atoms = DICTIONARIES[dictionary](distinct, n_components, generator)
     else:
         atoms = torch.as_tensor(dictionary).to(x)
@@ -103,11 +104,10 @@ def initial_model(
             wanted = (x.shape[1], n_components)
             raise InputError(f"the 'init' array must have shape {wanted}; got {tuple(atoms.shape)}")
     atoms = unit_columns(atoms).contiguous()
-    codes, tiny = x @ atoms, torch.finfo(x.dtype).tiny
-    statistic = prior.expected_statistic(codes, torch.full_like(codes, tiny))
+    statistic, tiny = prior.statistic(x @ atoms), torch.finfo(x.dtype).tiny
     return SparseCodingModel(
         dictionary=atoms,
-        prior_scale=(0.5 * prior.optimal_scale(shares @ statistic)).clamp_min(tiny**0.25),
-        noise_variance=(0.5 * shares @ x.square().mean(1)).clamp_min(tiny**0.25),
+        prior_scale=(0.5 * prior.optimal_scale(row_weight @ statistic)).clamp_min(tiny**0.25),
+        noise_variance=(0.5 * row_weight @ x.square().mean(1)).clamp_min(tiny**0.25),
         prior=prior,
     )

@@ -6,7 +6,7 @@ from torch import Tensor
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.statistics import Statistics
 
-_MAX_DETERMINED = 0.8
+_MAX_DETERMINED = 0.8  # largest share of the posterior precision that is taken to come from the data
 
 
 def exact_sweep(dictionary: Tensor, statistics: Statistics) -> Tensor:

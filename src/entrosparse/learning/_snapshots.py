@@ -1,70 +1,68 @@
-"""A training run between two minibatches: what it stands for, and what it takes to go on.
+"""A training run between two batches: what it stands for, and what it takes to go on.
 
-Only tensors and numbers travel. They are put into the state that the same learner has after one minibatch: it
-gives all that is code, and says which tensors and numbers there must be.
+A checkpoint holds tensors and numbers only, never code. To go on, the learner takes one step from its start;
+the tensors and numbers of the checkpoint then replace those of the state that it is in. So that state says
+which names, shapes and types a checkpoint must have.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property, partial
-from hashlib import sha256
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from entrosparse.annealing import EntropyWeights
 from entrosparse.learning._history import EpochRecord
+from entrosparse.learning._identity import digest, parameters_of, words
 
 _LONG = 200  # characters
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """What a run learns, how and from what: checkpoints of another task are of no use to it.
 
     Attributes
     ----------
-    learner : Learner
-    epochs, batch_size, seed : int
-    annealing : dict of int to EntropyWeights
-        The epochs at which the weights change, and to what.
-    n_samples : int
+    settings : dict
+        All that decides the result, by name.
+    epochs : int
+        Passes over the rows.
+    n_rows : int
         Number of training rows N.
-    data : Tensor of shape (N', D)
-        Some training rows, always the same.
-    heldout : Tensor of shape (N'', D)
-        The held-out rows.
-    sample_weight : ndarray of shape (N,) or None
-        Weights of the training rows.
+    first_epoch : int
+        Epoch of the first record of the history.
     """
 
-    learner: Any
+    settings: dict[str, Any]
     epochs: int
-    batch_size: int
-    seed: int
-    annealing: dict[int, EntropyWeights]
-    n_samples: int
-    data: Tensor
-    heldout: Tensor
-    sample_weight: np.ndarray | None
+    n_rows: int
+    first_epoch: int
 
     @cached_property
     def words(self) -> dict[str, str]:
-        """The task in words, by the path of each of its parts; what is long ends in its SHA-256."""
-        words = {path: _in_words(part) for path, part in _parts(self) if path}
+        """The task in words, by the path of each of its parts; what is long ends in its SHA-256.
+
+        Raises
+        ------
+        InputError
+            If a part cannot be told apart from another of its kind.
+        """
+        found: dict[str, str] = {}
+        for name, setting in self.settings.items():
+            found |= words(setting, name)
         return {
-            path: text if len(text) <= _LONG else f"{text[:_LONG]}... {sha256(text.encode()).hexdigest()}"
-            for path, text in words.items()
+            path: text if len(text) <= _LONG else f"{text[:_LONG]}... {digest(text)}"
+            for path, text in found.items()
         }
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A training run between two minibatches.
+    """A training run between two batches.
 
     Attributes
     ----------
@@ -77,7 +75,7 @@ class Snapshot:
     seconds : float
         Time spent learning so far.
     history : list of EpochRecord
-        One record before learning and one for each epoch that is complete.
+        The records so far.
     """
 
     state: Any
@@ -111,15 +109,8 @@ class Snapshot:
 def _parts(part: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield a value and, if it is a dataclass, all that it is made of, each with its path."""
     yield path, part
-    for name, value in _fields(part).items():
+    for name, value in parameters_of(part).items():
         yield from _parts(value, f"{path}.{name}".lstrip("."))
-
-
-def _fields(part: Any) -> dict[str, Any]:
-    """Return what a dataclass is made of, by name; of other values, nothing."""
-    if not is_dataclass(part) or isinstance(part, type):
-        return {}
-    return {field.name: getattr(part, field.name) for field in fields(part) if field.init}
 
 
 def _tensors_of(part: object) -> dict[str, Tensor]:
@@ -142,19 +133,6 @@ def _with_numbers(part: Any, numbers: dict[str, int | float], path: str = "") ->
     """Return the value with those numbers in the dataclasses that it is made of."""
     values = {
         name: _with_numbers(value, numbers, f"{path}.{name}".lstrip("."))
-        for name, value in _fields(part).items()
+        for name, value in parameters_of(part).items()
     }
     return replace(part, **values) if values else numbers.get(path, part)
-
-
-def _in_words(part: Any) -> str:
-    """Describe a setting such that two that differ have different descriptions; an array by its SHA-256."""
-    if isinstance(part, partial):
-        return f"{_in_words(part.func)}{part.args}{part.keywords}"
-    if hasattr(part, "__array__"):
-        array = torch.as_tensor(part).detach().cpu().contiguous()
-        digest = sha256(array.numpy().tobytes()).hexdigest()
-        return f"{array.dtype} {tuple(array.shape)} {digest}"
-    if isinstance(part, int | float | str | list | tuple | dict | None):
-        return str(part)
-    return getattr(part, "__qualname__", type(part).__qualname__)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-_WORTH_SHARING = 5e7  # multiply-adds of one product: below, threads wait for each other longer than they work
+_WORTH_SHARING = 5e7  # multiply-adds of a product; with fewer, threads wait longer than they work
 
 
 @contextmanager

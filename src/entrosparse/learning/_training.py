@@ -2,77 +2,33 @@
 
 import time
 import warnings
-from dataclasses import dataclass
-from typing import Any, Protocol, final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from entrosparse import errors
 from entrosparse.annealing import EntropyWeights, Schedule, get_schedule
-from entrosparse.errors import ConvergenceWarning, InputError, NumericalError
+from entrosparse.errors import InputError, NumericalError
 from entrosparse.inference import Inference
 from entrosparse.learning._checkpoints import Checkpoints
-from entrosparse.learning._evaluation import evaluate
-from entrosparse.learning._history import EpochRecord as EpochRecord
+from entrosparse.learning._history import Callback, EpochRecord
+from entrosparse.learning._initialization import initial_model
+from entrosparse.learning._learner import Batch, Learner
+from entrosparse.learning._rows import Rows, Source
 from entrosparse.learning._snapshots import Snapshot, Task
 from entrosparse.learning._threads import as_many_threads_as_help
+from entrosparse.learning._turns import Turn, evaluate
 from entrosparse.metrics import dead_latents, gini
-from entrosparse.model import SparseCodingModel, check_data
+from entrosparse.model import SparseCodingModel
+from entrosparse.priors import Laplace, Prior
 
-_SAMPLE = 8192  # rows that learning starts from
+_SPARSITY_ROWS = 256  # rows of a turn over all training rows that the Gini index is taken of
 _REPORT_TOLERANCE = 0.01  # nats per data point
-
-
-class Rows(Protocol):
-    """Data by rows: a NumPy array, a memory map, :class:`~entrosparse.images.Patches` and the like."""
-
-    def __len__(self) -> int:
-        """Return the number of rows N."""
-        ...
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """Return the rows of an integer array of indices, shape (len(index), D)."""
-        ...
-
-
-class LearnerState(Protocol):
-    """What a learner carries along: a dataclass; the model is part of it."""
-
-    @property
-    def model(self) -> SparseCodingModel:
-        """The current model."""
-        ...
-
-    @property
-    def inference(self) -> Inference:
-        """How the posteriors of the reported ELBO are found."""
-        ...
-
-    @property
-    def at_noise_floor(self) -> bool:
-        """Whether the noise variance was kept from falling to zero."""
-        ...
-
-
-class Learner(Protocol):
-    """Makes a model better, one minibatch at a time."""
-
-    def start(self, x: Tensor, generator: torch.Generator, sample_weight: Tensor | None) -> Any:
-        """Return the state before learning."""
-        ...
-
-    def step(
-        self,
-        state: Any,
-        x: Tensor,
-        weights: EntropyWeights,
-        progress: float,
-        scale: float,
-        sample_weight: Tensor | None,
-    ) -> Any:
-        """Return the state after the minibatch ``x``."""
-        ...
 
 
 @final
@@ -84,44 +40,37 @@ class TrainingResult:
     ----------
     model : SparseCodingModel
     history : list of EpochRecord
-        One record before learning and one for each epoch.
+        One record for each epoch, and one before learning unless the learner sees all rows.
     inference : Inference
         How the learner found its posteriors: a learned encoder, for one.
+    converged : bool
+        False if the noise variance is at its floor, or if a learner that tells when it has converged had not.
     """
 
     model: SparseCodingModel
     history: list[EpochRecord]
     inference: Inference
-
-
-class Callback:
-    """Watches a training run; the methods do nothing unless overridden."""
-
-    def on_resume(self, history: list[EpochRecord], samples_seen: int) -> None:
-        """Be told of the epochs so far before learning goes on from a checkpoint."""
-
-    def on_batch(self, samples_seen: int) -> None:
-        """Be told after each minibatch."""
-
-    def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> bool | None:
-        """Be told before learning (epoch 0) and after each epoch; return True to end learning."""
+    converged: bool
 
 
 def train(
     learner: Learner,
     data: Rows,
-    heldout: Rows,
+    heldout: Rows | None = None,
     *,
+    n_components: int,
+    init: str | Any = "ica",
+    prior: Prior = Laplace(),
     epochs: int = 10,
     batch_size: int = 512,
     annealing: str | Schedule = "none",
     seed: int = 0,
     device: str = "cpu",
     sample_weight: np.ndarray | None = None,
-    callback: Callback | None = None,
+    callbacks: Sequence[Callback] = (),
     checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
-    """Learn a model from minibatches and report its ELBO on held-out data after each epoch.
+    """Learn a model batch by batch, and report its ELBO after each epoch.
 
     With ``checkpoints`` a call that was cut off is made again, and goes on from the newest of them. On one
     CPU process it ends with the same bits as a call that was not, in model and history but for the seconds.
@@ -129,15 +78,24 @@ def train(
     Parameters
     ----------
     learner : Learner
-        How a minibatch changes the model.
+        How a batch changes the model.
     data : Rows
         N training rows of D features; read minibatch by minibatch, so it may be larger than memory.
-    heldout : Rows
-        Rows for the reported ELBO, never learned from; held in memory.
+    heldout : Rows, optional
+        Rows for the reported ELBO, never learned from; held in memory. Without them the reported ELBO is that
+        of training rows: of all, as its last turn found it, for a learner that sees all rows, and else of at
+        most 2,048 that are spread evenly over the data.
+    n_components : int
+        Number of latents H.
+    init : {"ica", "data", "random"} or array of shape (D, H)
+        Initial dictionary: independent components by FastICA (and data points, if H is more than the
+        dimensions that the data span), data points, random directions, or the atoms themselves.
+    prior : Prior
+        Prior of the codes.
     epochs : int
-        Passes over the data.
+        Passes over the data, at most.
     batch_size : int
-        Rows in a minibatch.
+        Rows in a minibatch. A learner that sees all rows is given all of them at once.
     annealing : str or callable
         Name in :data:`~entrosparse.annealing.SCHEDULES`, or a function from the epoch to the weights.
     seed : int
@@ -146,8 +104,8 @@ def train(
         Where to compute.
     sample_weight : ndarray of shape (N,), optional
         Weights of the training rows; one each by default.
-    callback : Callback, optional
-        Told after each minibatch and each epoch.
+    callbacks : sequence of Callback
+        Told after each batch and each epoch, one after the other.
     checkpoints : Checkpoints, optional
         Where what it takes to go on is kept.
 
@@ -166,103 +124,213 @@ def train(
     Warns
     -----
     ConvergenceWarning
-        If the noise variance reached its floor: the data hold no noise that the model could tell from signal.
+        If the noise variance reached its floor: the data hold no noise that the model could tell from signal;
+        or if a learner that tells when it has converged had not.
     """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+    for name, value in (("n_components", n_components), ("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
             raise InputError(f"the '{name}' parameter must be an integer >= 1; got {value}")
-    n_samples = len(data)
-    if n_samples < 1 or len(heldout) < 1:
+    if len(data) < 1 or (heldout is not None and len(heldout) < 1):
         raise InputError("the training data and the held-out data must have at least one row each")
-    schedule = get_schedule(annealing)
-    callback = callback or Callback()
     generator = torch.Generator().manual_seed(seed)
+    schedule = _Schedule.from_function(get_schedule(annealing), epochs)
+    source = Source(learner, data, heldout, batch_size, device, sample_weight, generator)
 
-    def rows(source: Rows, index: Tensor) -> Tensor:
-        x = torch.as_tensor(source[index.numpy()])
-        check_data(x)
-        return x.to(device)
-
-    def shares(index: Tensor) -> Tensor | None:
-        return None if sample_weight is None else torch.as_tensor(sample_weight)[index].to(test)
-
-    test = rows(heldout, torch.arange(len(heldout)))
-    first = torch.randperm(n_samples, generator=generator)[:_SAMPLE].sort().values
-    sample = rows(data, first)
-    if sample.shape[1] != test.shape[1]:
-        raise InputError(f"the held-out data must have {sample.shape[1]} columns; got {test.shape[1]}")
-    weights_of = [schedule(epoch) for epoch in range(epochs)]
-    annealed = next((k for k in range(epochs, 0, -1) if weights_of[k - 1] != weights_of[-1]), 0)
-    changes = {k: w for k, w in enumerate(weights_of) if k == 0 or w != weights_of[k - 1]}
-    task = Task(learner, epochs, batch_size, seed, changes, n_samples, sample, test, sample_weight)
     started = time.perf_counter()
-    state = learner.start(sample, torch.Generator().manual_seed(seed), shares(first))
-    history: list[EpochRecord] = []
-    seconds, position = time.perf_counter() - started, 0
-
-    def one_step_on() -> Snapshot:
-        stepped = learner.step(state, sample[:batch_size], weights_of[0], 0.0, 1.0, None)
-        return Snapshot(stepped, generator.get_state(), position, seconds, history)
-
-    def report(epoch: int, weights: EntropyWeights) -> bool:
-        evaluation = evaluate(state.model, test, state.inference, _REPORT_TOLERANCE)
-        if not np.isfinite(float(evaluation.terms.elbo)):
-            raise NumericalError(
-                f"the ELBO is not finite after epoch {epoch}; scale the data to unit variance"
-            )
-        sparsity = gini(evaluation.marginals.mean)
-        record = EpochRecord(
-            epoch=epoch,
-            seconds=seconds,
-            samples_seen=epoch * n_samples,
-            elbo=float(evaluation.terms.elbo),
-            posterior_entropy=float(evaluation.terms.posterior),
-            prior_entropy=float(evaluation.terms.prior),
-            likelihood_entropy=float(evaluation.terms.likelihood),
-            gamma=weights.prior,
-            delta=weights.likelihood,
-            noise_variance=float(state.model.noise_variance),
-            gini_mean=float(sparsity.mean()),
-            gini_std=float(sparsity.std(correction=0)),
-            dead_latents=int(dead_latents(evaluation.marginals).sum()),
-        )
-        history.append(record)
-        return bool(callback.on_epoch(state.model, record))
-
-    with as_many_threads_as_help(batch_size, sample.shape[1], state.model.n_components):
-        if checkpoints is not None and (resumed := checkpoints.resume(task, one_step_on)) is not None:
-            state, history = resumed.state, resumed.history
-            seconds, position = resumed.seconds, resumed.position
-            generator.set_state(resumed.generator)
-            callback.on_resume(history, (len(history) - 1) * n_samples + position)
-        else:
-            report(0, weights_of[0])
-        for epoch in range(len(history) - 1, epochs):
-            before = generator.get_state()
-            order = torch.randperm(n_samples, generator=generator)
-            while position < n_samples:
-                started = time.perf_counter()
-                batch = order[position : position + batch_size].sort().values  # disks like it
-                x, weight = rows(data, batch), shares(batch)
-                samples_seen = epoch * n_samples + position
-                progress = max(0.0, samples_seen / n_samples - annealed) / (epochs - annealed)
-                size = len(batch) if weight is None else float(weight.sum())
-                if size > 0:
-                    scale = min(1.0, size / batch_size)
-                    state = learner.step(state, x, weights_of[epoch], progress, scale, weight)
-                position += len(batch)
-                seconds += time.perf_counter() - started
-                callback.on_batch(epoch * n_samples + position)
-                if checkpoints is not None and checkpoints.due:
-                    checkpoints.save(Snapshot(state, before, position, seconds, history), task)
-            position = 0
-            if report(epoch + 1, weights_of[epoch]):
-                break
-    if state.at_noise_floor:
+    start_generator = torch.Generator().manual_seed(seed)
+    model = initial_model(source.sample, n_components, init, prior, start_generator, source.weight_of_sample)
+    snapshot = Snapshot(
+        state=learner.start(model, source.sample, start_generator),
+        generator=generator.get_state(),
+        position=0,
+        seconds=time.perf_counter() - started,
+        history=[],
+    )
+    with as_many_threads_as_help(source.batch_size, source.sample.shape[1], n_components):
+        course = _Course(learner, source, schedule, callbacks, snapshot)
+        if checkpoints is not None:
+            settings = {
+                "learner": learner,
+                "n_components": n_components,
+                "init": init,
+                "prior": prior,
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "annealing": schedule.changes,
+                "seed": seed,
+                "device": device,
+                "version": version("entrosparse"),
+            }
+            first_epoch = 1 if source.watched is None else 0
+            course.keep(checkpoints, Task(settings | source.settings(), epochs, len(data), first_epoch))
+        course.run()
+    converged = learner.converged(course.state)
+    at_noise_floor = learner.at_noise_floor(course.state)
+    if at_noise_floor:
         warnings.warn(
             "the noise variance reached its floor, so the ELBO has no upper bound on these data; use fewer "
             "components or data with noise",
-            ConvergenceWarning,
+            errors.ConvergenceWarning,
             stacklevel=2,
         )
-    return TrainingResult(state.model, history, state.inference)
+    elif converged is False:
+        warnings.warn(
+            f"the objective still changed by more than the tolerance after {course.history[-1].epoch} "
+            "epochs; raise the epochs (max_epochs) or the tolerance (tol)",
+            errors.ConvergenceWarning,
+            stacklevel=2,
+        )
+    state = course.state
+    done = converged is not False and not at_noise_floor
+    return TrainingResult(state.model, course.history, state.inference, done)
+
+
+@final
+@dataclass(frozen=True)
+class _Schedule:
+    """The entropy weights of each epoch, and the number of epochs before the final weights."""
+
+    weights: list[EntropyWeights]
+    n_annealed: int
+
+    @classmethod
+    def from_function(cls, schedule: Schedule, epochs: int) -> "_Schedule":
+        weights = [schedule(epoch) for epoch in range(epochs)]
+        return cls(weights, next((k for k in range(epochs, 0, -1) if weights[k - 1] != weights[-1]), 0))
+
+    @property
+    def changes(self) -> dict[int, EntropyWeights]:
+        """The epochs at which the weights change, and to what."""
+        return {k: w for k, w in enumerate(self.weights) if k == 0 or w != self.weights[k - 1]}
+
+    def progress(self, epochs_done: float) -> float:
+        """Return the share of the epochs at the final weights that is done."""
+        return max(0.0, epochs_done - self.n_annealed) / (len(self.weights) - self.n_annealed)
+
+
+@final
+class _Course:
+    """A training run as it goes on."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        source: Source,
+        schedule: _Schedule,
+        callbacks: Sequence[Callback],
+        start: Snapshot,
+    ) -> None:
+        self._learner, self._source, self._schedule, self._callbacks = learner, source, schedule, callbacks
+        self._checkpoints: Checkpoints | None = None
+        self._task: Task | None = None
+        self._now = start
+
+    @property
+    def state(self) -> Any:
+        return self._now.state
+
+    @property
+    def history(self) -> list[EpochRecord]:
+        return self._now.history
+
+    def keep(self, checkpoints: Checkpoints, task: Task) -> None:
+        """Go on from the newest checkpoint, if there is one, and write further ones."""
+        self._checkpoints, self._task = checkpoints, task
+        resumed = checkpoints.resume(task, self._one_step_on)
+        if resumed is None:
+            return
+        self._now = resumed
+        samples_seen = self._epochs_done * self._source.n_rows + resumed.position
+        for callback in self._callbacks:
+            callback.on_resume(self.history, samples_seen)
+
+    def run(self) -> None:
+        """Learn until the epochs are over, the learner has converged, or a callback says so."""
+        if not self.history and self._source.watched is not None:
+            self._report(0, self._schedule.weights[0])
+        for epoch in range(self._epochs_done, len(self._schedule.weights)):
+            self._learn(epoch)
+            stop = self._report(epoch + 1, self._schedule.weights[epoch])
+            annealed = epoch + 1 >= self._schedule.n_annealed
+            if stop or (annealed and self._learner.converged(self.state)):
+                break
+
+    @property
+    def _epochs_done(self) -> int:
+        return self.history[-1].epoch if self.history else 0
+
+    def _learn(self, epoch: int) -> None:
+        """Go through the rows once, in an order of their own, from where this epoch stands."""
+        n_rows, batch_size = self._source.n_rows, self._source.batch_size
+        before = self._now.generator
+        generator = torch.Generator()
+        generator.set_state(before)
+        order = torch.randperm(n_rows, generator=generator)
+        while self._now.position < n_rows:
+            started = time.perf_counter()
+            position = self._now.position
+            rows = order[position : position + batch_size].sort().values  # disks like it
+            state = self._step(epoch, *self._source.batch(rows))
+            position += len(rows)
+            seconds = self._now.seconds + time.perf_counter() - started
+            self._now = replace(self._now, state=state, position=position, seconds=seconds)
+            for callback in self._callbacks:
+                callback.on_batch(epoch * n_rows + position)
+            if self._checkpoints is not None and self._task is not None and self._checkpoints.due:
+                self._checkpoints.save(self._now, self._task)
+        self._now = replace(self._now, generator=generator.get_state(), position=0)
+
+    def _step(self, epoch: int, x: Tensor, sample_weight: Tensor | None) -> Any:
+        """Return the state after a batch; one without weight changes nothing."""
+        size = len(x) if sample_weight is None else float(sample_weight.sum())
+        if size <= 0:
+            return self.state
+        batch = Batch(
+            x,
+            self._schedule.weights[epoch],
+            self._schedule.progress((epoch * self._source.n_rows + self._now.position) / self._source.n_rows),
+            sample_weight,
+            min(1.0, size / min(self._source.batch_size, self._source.n_rows)),
+        )
+        return self._learner.step(self.state, batch)
+
+    def _one_step_on(self) -> Snapshot:
+        """Return the state after a step: it says which tensors and numbers a checkpoint must hold."""
+        batch = Batch(self._source.sample[: self._source.batch_size], self._schedule.weights[0])
+        return replace(self._now, state=self._learner.step(self.state, batch))
+
+    def _report(self, epoch: int, weights: EntropyWeights) -> bool:
+        """Add a record to the history; return whether a callback wants to end learning."""
+        turn, n_looked_at = self._turn()
+        if not np.isfinite(float(turn.terms.elbo)):
+            raise NumericalError(
+                f"the ELBO is not finite after epoch {epoch}; scale the data to unit variance"
+            )
+        sparsity = gini(turn.marginals.mean[:n_looked_at])
+        record = EpochRecord(
+            epoch=epoch,
+            seconds=self._now.seconds,
+            samples_seen=epoch * self._source.n_rows,
+            elbo=float(turn.terms.elbo),
+            posterior_entropy=float(turn.terms.posterior),
+            prior_entropy=float(turn.terms.prior),
+            likelihood_entropy=float(turn.terms.likelihood),
+            gamma=weights.prior,
+            delta=weights.likelihood,
+            noise_variance=float(self.state.model.noise_variance),
+            gini_mean=float(sparsity.mean()),
+            gini_std=float(sparsity.std(correction=0)),
+            dead_latents=int(dead_latents(turn.marginals).sum()),
+        )
+        self._now = replace(self._now, history=[*self.history, record])
+        stops = [callback.on_epoch(self.state.model, record) for callback in self._callbacks]
+        return any(stops)
+
+    def _turn(self) -> tuple[Turn, int]:
+        """Return what is reported on, and the number of its rows that sparsity is measured on."""
+        if self._source.watched is None:
+            turn = self._learner.turn(self.state)
+            assert turn is not None, "a learner that sees all rows must return the turn of its last step"
+            return turn, _SPARSITY_ROWS
+        state, watched = self.state, self._source.watched
+        return evaluate(state.model, watched, state.inference, _REPORT_TOLERANCE), len(watched)

@@ -1,6 +1,7 @@
 """The Gaussian prior, of probabilistic PCA with learned scales."""
 
-from typing import final
+from dataclasses import dataclass
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -10,13 +11,18 @@ from entrosparse.priors._prior import Prior
 
 
 @final
+@dataclass(frozen=True)
 class Gaussian(Prior):
     """``p(z_h) = N(0, λ_h²)``; the statistic is ``z_h²``, its optimum λ_h = √E[z_h²].
 
     With unit columns this is probabilistic PCA with learned scales (Tipping and Bishop, 1999).
     """
 
-    name = "gaussian"
+    name: ClassVar[str] = "gaussian"
+
+    def statistic(self, z: Tensor) -> Tensor:
+        """Return ``z_h²``."""
+        return z.square()
 
     def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
         """Return ``E[z_h²] = ν_h² + τ_h²``."""
@@ -33,10 +39,6 @@ class Gaussian(Prior):
     def expected_log_prob(self, statistic: Tensor, scale: Tensor) -> Tensor:
         """Return ``−½ log 2πλ_h² − E[z_h²] / 2λ_h²``."""
         return -0.5 * (closed_form.LOG_2PI + statistic / scale.square()) - scale.log()
-
-    def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
-        """Return ``−½ log 2πλ_h² − z_h² / 2λ_h²``."""
-        return self.expected_log_prob(z.square(), scale)
 
     def deviation(self, scale: Tensor) -> Tensor:
         """Return ``λ``."""

@@ -1,6 +1,7 @@
 """The Laplace prior (Eq. 5)."""
 
-from typing import final
+from dataclasses import dataclass
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -10,10 +11,15 @@ from entrosparse.priors._prior import Prior
 
 
 @final
+@dataclass(frozen=True)
 class Laplace(Prior):
     """``p(z_h) = exp(−|z_h|/λ_h) / 2λ_h`` (Eq. 5); the statistic is ``|z_h|``, its optimum λ_h = E|z_h|."""
 
-    name = "laplace"
+    name: ClassVar[str] = "laplace"
+
+    def statistic(self, z: Tensor) -> Tensor:
+        """Return ``|z_h|``."""
+        return z.abs()
 
     def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
         """Return ``E|z_h|`` (Eq. 97)."""
@@ -30,10 +36,6 @@ class Laplace(Prior):
     def expected_log_prob(self, statistic: Tensor, scale: Tensor) -> Tensor:
         """Return ``−log 2λ_h − E|z_h|/λ_h`` (Eq. 8)."""
         return -torch.log(2.0 * scale) - statistic / scale
-
-    def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
-        """Return ``−log 2λ_h − |z_h|/λ_h``."""
-        return self.expected_log_prob(z.abs(), scale)
 
     def deviation(self, scale: Tensor) -> Tensor:
         """Return ``√2 λ``."""

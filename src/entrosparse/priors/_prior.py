@@ -1,20 +1,34 @@
-"""Priors over the codes, as the parts that Theorem 4 asks for.
-
-A factorial prior with scales λ enters the ELBO through one expected statistic per latent. When λ is at the
-optimum for that statistic the expected log-prior is minus the prior's entropy, which is all that the entropy
-ELBO needs. The curvatures are what the E-step needs.
-"""
+"""What a prior over the codes must offer, as the parts that Theorem 4 asks for."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from entrosparse.errors import InputError
+
 
 class Prior(ABC):
-    """A factorial, scale-parameterized prior ``p(z) = Π_h p(z_h | λ_h)`` with log-concave factors."""
+    """A factorial prior ``p(z) = Π_h p(z_h | λ_h)`` with one scale λ_h per latent.
 
-    name: str
+    It enters the ELBO through one expected statistic per latent. When λ is at the optimum for that statistic,
+    the expected log-prior is minus the prior's entropy, which is all that the entropy ELBO needs. A prior is
+    a frozen dataclass whose fields are its parameters: two priors are the same if they are equal.
+
+    Methods come in two groups. Objectives, and learning with encoders, need the abstract ones. The solvers of
+    the E-step also need :meth:`deviation`, :meth:`tempered_scale`, :meth:`curvature`,
+    :meth:`precision_share` and :meth:`majorizer`; a prior without them says so when a solver asks.
+    """
+
+    name: ClassVar[str]
+    """Name of the family, in model files and where a prior is chosen by name."""
+
+    # --- what objectives need
+
+    @abstractmethod
+    def statistic(self, z: Tensor) -> Tensor:
+        """Return the sufficient statistic of codes, elementwise."""
 
     @abstractmethod
     def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
@@ -33,37 +47,44 @@ class Prior(ABC):
         """Return ``E[log p(z_h)]`` in nats, given the mean statistic."""
 
     @abstractmethod
-    def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
-        """Return ``log p(z_h)`` in nats, elementwise."""
-
-    @abstractmethod
-    def deviation(self, scale: Tensor) -> Tensor:
-        """Return the standard deviation of each factor with scale λ."""
-
-    @abstractmethod
     def sample(self, n_samples: int, scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw codes, shape (n_samples, H)."""
 
-    @abstractmethod
+    def log_prob(self, z: Tensor, scale: Tensor) -> Tensor:
+        """Return ``log p(z_h)`` in nats, elementwise."""
+        return self.expected_log_prob(self.statistic(z), scale)
+
+    # --- what solvers of the E-step need besides
+
+    def deviation(self, scale: Tensor) -> Tensor:
+        """Return the standard deviation of each factor with scale λ."""
+        raise self._lacks("deviation")
+
+    def tempered_scale(self, scale: Tensor, weight: float) -> Tensor:
+        """Return the scale whose energy is ``weight`` times that of ``scale``: it makes γ part of λ."""
+        raise self._lacks("tempered_scale")
+
     def curvature(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
         """Return ``∂²E[−log p] / ∂mean²``, which is also ``2 ∂E[−log p] / ∂marginal_scale²``."""
+        raise self._lacks("curvature")
 
-    @abstractmethod
     def precision_share(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``marginal_scale² · curvature`` and its derivative in ``log(marginal_scale)``.
 
         At the optimum the first is the share of the posterior precision that comes from the prior. Both are
         new tensors.
         """
+        raise self._lacks("precision_share")
 
-    @abstractmethod
-    def tempered_scale(self, scale: Tensor, weight: float) -> Tensor:
-        """Return the scale whose energy is ``weight`` times that of ``scale``: it makes γ part of λ."""
-
-    @abstractmethod
     def majorizer(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
         """Return ``(∂E[−log p] / ∂mean) / mean``.
 
-        The factors are even and the ratio falls with ``|mean|``, so this is the curvature of a quadratic that
-        touches the expected energy at ``±mean`` and lies above it elsewhere.
+        Where the factors are even and this ratio falls with ``|mean|``, it is the curvature of a quadratic
+        that touches the expected energy at ``±mean`` and lies above it elsewhere.
         """
+        raise self._lacks("majorizer")
+
+    def _lacks(self, method: str) -> InputError:
+        return InputError(
+            f"solvers of the E-step need the method '{method}' of a prior; {type(self).__name__} has none"
+        )

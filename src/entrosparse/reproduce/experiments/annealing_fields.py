@@ -27,9 +27,10 @@ _SCHEDULES = ("none", "prior", "likelihood")
 
 def run(config: AnnealedConfig) -> Result:
     """Learn without annealing, with that of the prior and with that of the likelihood."""
-    runs = learn(config, _SCHEDULES)
+    data = draw_patches(config)
+    runs, shared_seconds = learn(config, data, _SCHEDULES)
     return Result(
-        data=draw_patches(config).words,
+        data=data.words,
         claims=_claims(runs),
         pictures=(
             _fields(runs[PAPERS_EM]["prior"], "prior", config),
@@ -43,6 +44,7 @@ def run(config: AnnealedConfig) -> Result:
             ),
         ),
         numbers=numbers(runs),
+        shared_seconds=shared_seconds,
     )
 
 

@@ -61,10 +61,11 @@ _STAGES = (
 
 def run(config: AnnealedConfig) -> Result:
     """Learn without and with annealing of the prior, the likelihood and both, by two algorithms."""
-    runs = learn(config, tuple(COLOURS))
+    data = draw_patches(config)
+    runs, shared_seconds = learn(config, data, tuple(COLOURS))
     settings = describe(runs, config)
     return Result(
-        data=draw_patches(config).words,
+        data=data.words,
         claims=_claims(runs, config.n_components),
         pictures=(
             Picture(
@@ -77,6 +78,7 @@ def run(config: AnnealedConfig) -> Result:
         ),
         tables=(_table(runs, settings),),
         numbers=numbers(runs),
+        shared_seconds=shared_seconds,
     )
 
 
@@ -101,7 +103,7 @@ def _claims(runs: Runs, n_components: int) -> tuple[Claim, ...]:
         ),
         judge(
             runs,
-            "at γ = 10 the prior entropy is strongly negative, below -1 nat a latent",
+            "at γ = 10 the prior entropy is strongly negative, below -1 nat per latent",
             "-218.7 nats",
             "{:.1f} nats",
             lambda of: (_GAMMA_10.of(of).prior,),

@@ -5,22 +5,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from entrosparse.annealing import EntropyWeights
 from entrosparse.app import plots
 from entrosparse.closed_form import SQRT_HALF, erf_burmann, magnitude_curvature
-from entrosparse.learning import evaluate
+from entrosparse.learning import Batch, evaluate, initial_model
 from entrosparse.metrics import match_atoms
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import entropy_elbo
 from entrosparse.posteriors import Diagonal
-from entrosparse.priors import PRIORS, Prior
+from entrosparse.priors import Laplace, Prior
 from entrosparse.reproduce.framework.experiment import (
     Claim,
     Experiment,
@@ -31,37 +30,33 @@ from entrosparse.reproduce.framework.experiment import (
     Table,
     draw_patches,
 )
-from entrosparse.reproduce.shared.paper_learners import GradientEM
+from entrosparse.reproduce.shared.gradient_em import GradientEM
 from entrosparse.statistics import Statistics
 
-_LAPLACE = PRIORS["laplace"]
+_LAPLACE = Laplace()
 _BATCH = 512
-_ACCURATE = 0.01  # of values up to 1
-_ALIKE = 0.01  # nats
-_LONGER = 0.1  # of the seconds
+_ACCURATE = 0.01  # largest error of an accurate form, of values up to 1
+_ALIKE = 0.01  # nats by which the ELBO of two like runs may differ
+_LONGER = 0.1  # least share by which runs are longer
 _MISPRINT = "Bürmann as printed, 21/200"
 
 
 @final
+@dataclass(frozen=True)
 class _BurmannLaplace(Prior):
     """The Laplace prior, with its expected magnitude (Eq. 97) in closed form."""
 
-    name = "laplace"
+    name: ClassVar[str] = "laplace"
 
     def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
         a = mean / marginal_scale
         return marginal_scale * magnitude_curvature(a) + mean * erf_burmann(SQRT_HALF * a)
 
+    statistic = _LAPLACE.statistic
     optimal_scale = _LAPLACE.optimal_scale
     entropy = _LAPLACE.entropy
     expected_log_prob = _LAPLACE.expected_log_prob
-    log_prob = _LAPLACE.log_prob
     sample = _LAPLACE.sample
-    curvature = _LAPLACE.curvature
-    precision_share = _LAPLACE.precision_share
-    tempered_scale = _LAPLACE.tempered_scale
-    deviation = _LAPLACE.deviation
-    majorizer = _LAPLACE.majorizer
 
 
 _PRIORS: dict[str, Prior] = {"torch.erf": _LAPLACE, "Bürmann": _BurmannLaplace()}
@@ -94,8 +89,8 @@ class ErfConfig(PatchConfig):
 @dataclass(frozen=True, eq=False)
 class _Run:
     model: SparseCodingModel
-    history: Sequence[float]  # held-out ELBO by the exact erf before learning and after each epoch
-    seconds: float  # for a minibatch
+    history: Sequence[float]  # held-out ELBO by the exact erf, before learning and after each epoch
+    seconds: float  # per minibatch
 
 
 def run(config: ErfConfig) -> Result:
@@ -166,15 +161,16 @@ def _closed_forms(x: Tensor) -> dict[str, Tensor]:
 
 def _learn(prior: Prior, data: PatchData, config: ErfConfig, seed: int) -> _Run:
     x, generator = torch.from_numpy(data.train), torch.Generator().manual_seed(seed)
-    learner = GradientEM(config.n_components, prior=prior)
-    state = learner.start(x, generator)
+    learner = GradientEM()
+    model = initial_model(x, config.n_components, "data", prior, generator)
+    state = learner.start(model, x, generator)
     history, seconds = [_elbo(state.model, data)], []
     for _ in range(config.epochs):
         order = torch.randperm(len(x), generator=generator)
         for first in range(0, len(x), _BATCH):
             batch = order[first : first + _BATCH]
             started = time.process_time()
-            state = learner.step(state, x[batch], EntropyWeights(), progress=0.0)
+            state = learner.step(state, Batch(x[batch]))
             seconds.append(time.process_time() - started)
         history.append(_elbo(state.model, data))
     return _Run(state.model, history, float(np.median(seconds)))
@@ -185,7 +181,7 @@ def _elbo(model: SparseCodingModel, data: PatchData) -> float:
 
 
 def _seconds(config: ErfConfig) -> dict[str, dict[str, float]]:
-    """Time the error functions, and the objective (15) with its gradient for a minibatch of patches."""
+    """Time the error functions, and one minibatch of the objective (15) with its gradient."""
     n_features, n_components = config.patch_size**2, config.n_components
     generator = torch.Generator().manual_seed(config.seed)
     values = torch.randn(config.n_values, generator=generator)
@@ -202,7 +198,7 @@ def _seconds(config: ErfConfig) -> dict[str, dict[str, float]]:
 
     def gradient(prior: Prior) -> object:
         statistics = Statistics.collect(Diagonal(mean, log_scale.exp()), x, unit_columns(free), prior)
-        return torch.autograd.grad(entropy_elbo(statistics, prior=prior).elbo, parameters)
+        return torch.autograd.grad(entropy_elbo(statistics).elbo, parameters)
 
     forms: dict[str, Callable[[Tensor], Tensor]] = {"torch.erf": torch.erf, "Bürmann": erf_burmann}
     return {
@@ -214,7 +210,7 @@ def _seconds(config: ErfConfig) -> dict[str, dict[str, float]]:
 
 
 def _median_seconds(work: Mapping[str, Callable[[], object]], config: ErfConfig) -> dict[str, float]:
-    """Return the median time of each, measured in turns."""
+    """Return the median time of each work; the works take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(config.n_repeats):
         for name, do in work.items():

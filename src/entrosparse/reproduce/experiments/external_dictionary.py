@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from entrosparse.app import plots
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.learning import Evaluation, OnlineEM, evaluate, train
-from entrosparse.learning._initialization import initial_model
+from entrosparse.learning import OnlineEM, Turn, evaluate, initial_model, train
 from entrosparse.metrics import gini, localization
-from entrosparse.priors import PRIORS
+from entrosparse.model import SparseCodingModel
+from entrosparse.priors import Laplace
 from entrosparse.reproduce.framework.experiment import (
     Claim,
     Experiment,
@@ -29,9 +29,9 @@ from entrosparse.reproduce.framework.experiment import (
 )
 
 _OURS, _BASELINE, _FILE = "entropy ELBO", "PCA", "file"
-_SAMPLE = 4096  # patches that λ and σ² are started from
-_MADE_UP = 1.0  # nats
-_WATCHED = 256  # held-out patches that are looked at during learning
+_SAMPLE = 4096  # patches from which the first λ and σ² are computed
+_MADE_UP = 1.0  # nats below the entropy ELBO at most, if the best penalty makes up for it
+_WATCHED = 256  # held-out patches whose ELBO is reported during learning
 
 _Learn = Callable[[], NDArray[np.float32]]
 
@@ -44,7 +44,7 @@ class ExternalDictionaryConfig(PatchConfig):
     Attributes
     ----------
     dictionary : str or None
-        A ``.npy`` file with one more dictionary, (D, H): one field a column, of any length but zero.
+        A ``.npy`` file with one more dictionary, (D, H): one field per column, of any length but zero.
     penalties : tuple of float
         Weights of the l1 norm in sparse coding with MAP codes: half the squared residual + weight · Σ|z|.
     penalty_epochs : int
@@ -67,13 +67,13 @@ class _Judged:
     """A dictionary with the posteriors, λ and σ² that maximize its ELBO on the held-out patches."""
 
     seconds: float  # of learning
-    evaluation: Evaluation
-    gini: tuple[float, float]  # of the posterior means: mean and deviation over the patches
+    turn: Turn  # at the optimum
+    gini: tuple[float, float]  # Gini index of the posterior means: mean and deviation over the patches
     localization: float  # median over the fields
 
     @property
     def elbo(self) -> float:
-        return float(self.evaluation.terms.elbo)
+        return float(self.turn.terms.elbo)
 
 
 def run(config: ExternalDictionaryConfig) -> Result:
@@ -101,7 +101,7 @@ def run(config: ExternalDictionaryConfig) -> Result:
             Picture(
                 "fields",
                 f"Generative fields, from the largest prior scale to the smallest ({settings}).",
-                tuple(_draw_fields(found.evaluation, config) for found in judged.values()),
+                tuple(_draw_fields(found.turn.model, config) for found in judged.values()),
                 tuple(judged),
             ),
         ),
@@ -125,7 +125,7 @@ def _given(config: ExternalDictionaryConfig) -> dict[str, _Learn]:
     n_pixels = config.patch_size**2
     expected = (
         f"the 'dictionary' parameter must be a .npy file of finite numbers of shape ({n_pixels}, H), one "
-        f"field of {config.patch_size} x {config.patch_size} pixels a column"
+        f"field of {config.patch_size} x {config.patch_size} pixels per column"
     )
     try:
         with open(config.dictionary, "rb") as file:
@@ -163,7 +163,9 @@ def _learners(data: PatchData, config: ExternalDictionaryConfig) -> dict[str, _L
         return lambda: learner.fit(x).components_.T
 
     def by_entropies() -> NDArray[np.float32]:
-        result = train(OnlineEM(h), x, data.heldout[:_WATCHED], epochs=config.epochs, seed=seed)
+        result = train(
+            OnlineEM(), x, data.heldout[:_WATCHED], n_components=h, epochs=config.epochs, seed=seed
+        )
         return result.model.dictionary.numpy()
 
     return {
@@ -188,14 +190,14 @@ def _judge(learn: _Learn, data: PatchData, config: ExternalDictionaryConfig) -> 
         torch.from_numpy(data.train[:_SAMPLE]),
         dictionary.shape[1],
         dictionary,
-        PRIORS["laplace"],
+        Laplace(),
         torch.Generator(),
     )
-    evaluation = evaluate(start, data.test)
-    index = gini(evaluation.marginals.mean)
+    turn = evaluate(start, data.test)
+    index = gini(turn.marginals.mean)
     return _Judged(
         seconds,
-        evaluation,
+        turn,
         (float(index.mean()), float(index.std(correction=0))),
         float(localization(start.dictionary, config.shape).median()),
     )
@@ -280,8 +282,7 @@ def _draw(judged: Mapping[str, _Judged]) -> Figure:
     return figure
 
 
-def _draw_fields(evaluation: Evaluation, config: ExternalDictionaryConfig) -> Figure:
-    model = evaluation.model
+def _draw_fields(model: SparseCodingModel, config: ExternalDictionaryConfig) -> Figure:
     return plots.draw_fields(model.dictionary.numpy(), model.prior_scale.numpy(), config.shape)
 
 

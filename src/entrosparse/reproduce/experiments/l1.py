@@ -35,10 +35,10 @@ from entrosparse.statistics import Statistics
 
 _GAMMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
 _RATIOS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, math.inf)  # edges of bins of |ν|/τ
-_LEAST = 50  # codes in a bin
-_NEGLIGIBLE = 1e-3  # of λ
-_ALIKE = 0.95  # least correlation
-_SHOWN = 25.0  # nats below the highest ELBO
+_LEAST = 50  # codes that a bin must hold
+_NEGLIGIBLE = 1e-3  # share of λ below which a code counts as negligible
+_ALIKE = 0.95  # least correlation of similar codes
+_SHOWN = 25.0  # nats below the highest ELBO that are drawn
 _MEANS, _WEIGHTED, _UNIFORM = "posterior means", "l1, penalties 2γσ²/λ", "l1, one penalty"
 _COLOURS = dict(zip((_MEANS, _WEIGHTED, _UNIFORM), plots.PALETTE, strict=False))
 
@@ -46,7 +46,7 @@ _COLOURS = dict(zip((_MEANS, _WEIGHTED, _UNIFORM), plots.PALETTE, strict=False))
 @final
 @dataclass(frozen=True)
 class L1Config(PatchConfig):
-    """Settings; those of patches are enough."""
+    """Settings: those of patches, with sizes of their own."""
 
     n_patches: int = 20_480
     n_heldout: int = 1_024
@@ -55,12 +55,12 @@ class L1Config(PatchConfig):
 
 @dataclass(frozen=True)
 class _Measures:
-    """Of codes: means over patches, in data units."""
+    """Measures of codes, as means over patches in data units."""
 
-    error: float  # mean squared residual of a pixel
+    error: float  # mean squared residual per pixel
     l1_norm: float
-    negligible: float  # share of codes
-    zero: float  # share of codes
+    negligible: float  # share of codes that are negligible
+    zero: float  # share of codes that are exactly 0
     gini: float
 
 
@@ -68,7 +68,12 @@ def run(config: L1Config) -> Result:
     """Learn a dictionary, and compare its codes by either objective over γ."""
     data = draw_patches(config)
     result = train(
-        OnlineEM(config.n_components), data.train, data.heldout, epochs=config.epochs, seed=config.seed
+        OnlineEM(),
+        data.train,
+        data.heldout,
+        n_components=config.n_components,
+        epochs=config.epochs,
+        seed=config.seed,
     )
     model, x = result.model.to(torch.float64), data.test.double()
     posteriors = [DiagonalInference()(x, model, EntropyWeights(prior=gamma)) for gamma in _GAMMAS]
@@ -165,7 +170,7 @@ def _elbo(posterior: Diagonal, x: Tensor, model: SparseCodingModel) -> float:
 
 
 def _differences(posterior: Diagonal, codes: Tensor) -> list[tuple[float, float]]:
-    """Return for each bin of |ν|/τ the ratio's median, and the l1 codes' relative distance from ν."""
+    """Return for each bin of |ν|/τ its median, and the relative distance of its l1 codes from ν."""
     mean, ratio = posterior.mean, posterior.mean.abs() / posterior.scale
     found = []
     for low, high in pairwise(_RATIOS):

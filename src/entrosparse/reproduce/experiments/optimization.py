@@ -11,8 +11,16 @@ from torch import Tensor
 
 from entrosparse.app import plots
 from entrosparse.inference import FullInference, LowRankEncoder
-from entrosparse.learning import AdamLearner, Callback, EpochRecord, OnlineEM, RefinedEM, evaluate, train
-from entrosparse.learning._training import Learner
+from entrosparse.learning import (
+    AdamLearner,
+    Callback,
+    EpochRecord,
+    Learner,
+    OnlineEM,
+    RefinedEM,
+    evaluate,
+    train,
+)
 from entrosparse.metrics import localization
 from entrosparse.model import SparseCodingModel
 from entrosparse.reproduce.framework.experiment import (
@@ -25,11 +33,11 @@ from entrosparse.reproduce.framework.experiment import (
     Table,
     draw_patches,
 )
-from entrosparse.reproduce.shared.paper_learners import GradientEM
+from entrosparse.reproduce.shared.gradient_em import GradientEM
 
-_LEARNING_RATE = 1e-3  # of Adam, as in D.3
-_LOCALIZED = 0.3  # share of a field's energy in a window of 5 x 5 pixels
-_ALIKE = 106.18 - 103.33  # nats between annealed and plain EM in Table 1, "very similar" in 4.2
+_LEARNING_RATE = 1e-3  # rate of Adam, as in D.3
+_LOCALIZED = 0.3  # least share of a localized field's energy in a window of 5 x 5 pixels
+_ALIKE = 106.18 - 103.33  # nats between annealed and plain EM in Table 1; 4.2 calls them "very similar"
 
 _PAPER_EM = "paper's EM"
 _DIAGONAL = "diagonal encoder"
@@ -66,8 +74,8 @@ class OptimizationConfig(PatchConfig):
 @dataclass(frozen=True, eq=False)
 class _Course:
     history: Sequence[EpochRecord]
-    models: Sequence[SparseCodingModel]  # as many
-    diagonal_elbo: float  # of the last model, by converged diagonal posteriors
+    models: Sequence[SparseCodingModel]  # one for each record
+    diagonal_elbo: float  # ELBO of the last model by converged diagonal posteriors
     epochs_before: int = 0
     seconds_before: float = 0.0
 
@@ -146,38 +154,45 @@ def run(config: OptimizationConfig) -> Result:
 
 
 def _courses(data: PatchData, config: OptimizationConfig) -> dict[str, _Course]:
-    n = config.n_components
     learners: dict[str, Learner] = {
-        _PAPER_EM: GradientEM(n),
-        _DIAGONAL: AdamLearner(n, init="data", learning_rate=_LEARNING_RATE),
-        _LOW_RANK: AdamLearner(n, LowRankEncoder, "data", learning_rate=_LEARNING_RATE),
-        _ONLINE: OnlineEM(n, "data"),
-        _REFINED: RefinedEM(OnlineEM(n, "data")),
+        _PAPER_EM: GradientEM(),
+        _DIAGONAL: AdamLearner(learning_rate=_LEARNING_RATE),
+        _LOW_RANK: AdamLearner(LowRankEncoder, _LEARNING_RATE),
+        _ONLINE: OnlineEM(),
+        _REFINED: RefinedEM(),
     }
-    train(GradientEM(n), data.train[:512], data.heldout[:64], epochs=1)  # torch imports much at first
+    some = PatchData(data.train[:512], data.heldout[:64], data.words)
+    _learn(GradientEM(), some, replace(config, epochs=1))  # torch imports much at first
     courses = {}
     for name, learner in learners.items():
         courses[name] = _learn(learner, data, config)
         if name in (_PAPER_EM, _LOW_RANK, _ONLINE):
             courses[name + _ANNEALED] = _learn(learner, data, config, "prior")
     before = courses[_ONLINE]
-    atoms = before.model.dictionary
-    full = OnlineEM(n, atoms, inference=FullInference(0.0, 1), step_size=0.3, memory=0)  # σ² is small already
-    further = _learn(full, data, replace(config, epochs=config.more_epochs))
+    full = OnlineEM(FullInference(0.0, 1), step_size=0.3, n_averaged=0)  # careful: σ² is small already
+    further = _learn(full, data, replace(config, epochs=config.more_epochs), init=before.model.dictionary)
     courses[_FULL] = replace(further, epochs_before=config.epochs, seconds_before=before.seconds[-1])
     return courses
 
 
-def _learn(learner: Learner, data: PatchData, config: OptimizationConfig, annealing: str = "none") -> _Course:
+def _learn(
+    learner: Learner,
+    data: PatchData,
+    config: OptimizationConfig,
+    annealing: str = "none",
+    init: str | Tensor = "data",
+) -> _Course:
     models = _Models()
     result = train(
         learner,
         data.train,
         data.heldout,
+        n_components=config.n_components,
+        init=init,
         epochs=config.epochs,
         annealing=annealing,
         seed=config.seed,
-        callback=models,
+        callbacks=(models,),
     )
     diagonal = float(evaluate(result.model, data.test).terms.elbo)
     return _Course(result.history, models.seen, diagonal)
@@ -252,7 +267,7 @@ def _claims(
 
 
 def _faster(name: str, plain: _Course, annealed: _Course) -> Claim:
-    """Compare when plain EM reaches its final ELBO, and when annealed EM does."""
+    """Compare when annealed EM reaches the final ELBO of plain EM with when plain EM does."""
     epochs, seconds = plain.epochs[-1], plain.seconds[-1]
     reached = annealed.first_at(plain.end)
     if reached is None:
@@ -317,7 +332,7 @@ def _draw(courses: Mapping[str, _Course]) -> Figure:
             "label": name,
         }
         by_epoch.plot(course.epochs, course.elbo, **style)
-        begun = slice(0 if course.epochs_before else 1, None)  # a logarithm has no place for 0 seconds
+        begun = slice(0 if course.epochs_before else 1, None)  # a log axis has no place for 0 seconds
         by_second.plot(course.seconds[begun], course.elbo[begun], **style)
     ends = [course.end for course in courses.values()]
     spread = max(ends) - min(ends)

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights, Schedule, prior_annealing
 from entrosparse.app import plots
-from entrosparse.learning import OnlineEM, evaluate, train
-from entrosparse.learning._e_step import e_step
+from entrosparse.learning import OnlineEM, evaluate, take_turn, train
 from entrosparse.metrics import dead_latents, gini, localization
-from entrosparse.objectives import optimal_scales
 from entrosparse.reproduce.framework.experiment import (
     Claim,
     Experiment,
@@ -28,23 +26,23 @@ from entrosparse.reproduce.framework.experiment import (
 
 _KEPT, _ELBO = "γ = 2", "γ = 1"
 _COLOURS = {_KEPT: plots.ENTROPY_COLOURS["prior"], _ELBO: plots.ELBO_COLOUR}
-_WATCHED = 64  # held-out patches that are looked at during learning
-_NEAR_ZERO = 0.1  # of the largest λ
-_TEXTURE = 0.4  # cycles per pixel: where the whitening filter cuts off
+_WATCHED = 64  # held-out patches whose ELBO is reported during learning
+_NEAR_ZERO = 0.1  # λ below this share of the largest λ counts as near zero
+_TEXTURE = 0.4  # cycles per pixel at which the whitening filter cuts off
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Learned:
-    """A dictionary, and what the posteriors of the objective it was learned by say of it."""
+    """A dictionary, judged by the posteriors of the objective that it was learned with."""
 
     dictionary: Tensor
     prior_scale: Tensor  # λ of Eq. 11
     localization: Tensor
-    frequency: Tensor  # mean of each field's power spectrum, in cycles per pixel
+    frequency: Tensor  # mean frequency of each field's power spectrum, in cycles per pixel
     means: Tensor  # ν, (N, H)
     n_dead: int
-    elbo: float  # of Eq. 15, with all but the dictionary at its optimum
+    elbo: float  # Eq. 15, with all but the dictionary at its optimum
     seconds: float
 
     @property
@@ -57,7 +55,7 @@ class _Learned:
 
     @property
     def texture_energy(self) -> float:
-        """Share of the squared codes that textures have."""
+        """Share of the squared codes that belongs to textures."""
         energy = self.means.square().sum(0)
         return float(energy[self.texture].sum() / energy.sum())
 
@@ -67,7 +65,7 @@ class _Learned:
 
     @property
     def gini_in_use(self) -> float:
-        """Return the same over the latents whose λ is not near zero: the others count as silent in it."""
+        """Mean Gini index over the latents whose λ is not near zero."""
         return float(gini(self.means[:, ~self.near_zero]).mean())
 
     def numbers(self) -> dict[str, Any]:
@@ -130,22 +128,23 @@ def _kept(epoch: float) -> EntropyWeights:
 
 def _learn(data: PatchData, config: PatchConfig, schedule: Schedule) -> _Learned:
     result = train(
-        OnlineEM(config.n_components),
+        OnlineEM(),
         data.train,
         data.heldout[:_WATCHED],
+        n_components=config.n_components,
         epochs=config.epochs,
         annealing=schedule,
         seed=config.seed,
     )
     model = result.model
-    statistics, marginals = e_step(data.test, model, result.inference, schedule(config.epochs))
+    turn = take_turn(data.test, model, result.inference, schedule(config.epochs))
     return _Learned(
         dictionary=model.dictionary,
-        prior_scale=optimal_scales(statistics)[0],
+        prior_scale=turn.model.prior_scale,
         localization=localization(model.dictionary, config.shape),
         frequency=_frequency(model.dictionary, config.shape),
-        means=marginals.mean,
-        n_dead=int(dead_latents(marginals).sum()),
+        means=turn.marginals.mean,
+        n_dead=int(dead_latents(turn.marginals).sum()),
         elbo=float(evaluate(model, data.test).terms.elbo),
         seconds=result.history[-1].seconds,
     )

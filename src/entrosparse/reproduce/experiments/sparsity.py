@@ -24,9 +24,10 @@ from entrosparse.reproduce.shared.annealed_runs import (
 
 def run(config: AnnealedConfig) -> Result:
     """Learn with prior annealing and without, by two algorithms."""
-    runs = learn(config, ("prior", "none"))
+    data = draw_patches(config)
+    runs, shared_seconds = learn(config, data, ("prior", "none"))
     return Result(
-        data=draw_patches(config).words,
+        data=data.words,
         claims=_claims(runs),
         pictures=(
             Picture(
@@ -37,6 +38,7 @@ def run(config: AnnealedConfig) -> Result:
             ),
         ),
         numbers=numbers(runs),
+        shared_seconds=shared_seconds,
     )
 
 

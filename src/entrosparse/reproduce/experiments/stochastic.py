@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from entrosparse.app import plots
-from entrosparse.learning import evaluate
-from entrosparse.learning._initialization import initial_model
+from entrosparse.learning import evaluate, initial_model
 from entrosparse.objectives import analytic_elbo, entropy_elbo, monte_carlo_elbo, optimal_scales
-from entrosparse.priors import PRIORS
+from entrosparse.priors import Laplace
 from entrosparse.reproduce.framework.experiment import (
     Claim,
     Experiment,
@@ -28,8 +27,8 @@ from entrosparse.reproduce.framework.experiment import (
 from entrosparse.reproduce.shared.classical_parameters import Parameters
 
 _SAMPLES = (1, 10, 100)
-_NEAR = 1.0  # nats below the end of the entropy ELBO: learning has converged
-_UNBIASED = 2.0  # most that the squared bias found may be of what chance gives
+_NEAR = 1.0  # nats: learning has converged when it is this near to where the entropy ELBO ended
+_UNBIASED = 2.0  # largest ratio of the squared bias found to the one expected by chance
 _ENTROPY, _FREE = "entropy ELBO", "analytic ELBO, λ and σ² free"
 _PARTS = {"mean": "posterior means ν", "log_scale": "log deviations τ", "matrix": "dictionary W"}
 
@@ -44,11 +43,12 @@ class StochasticConfig(PatchConfig):
     n_steps : int
         Steps of Adam with exact gradients.
     patience : float
-        Time of each run with sampled gradients, in times of what the entropy ELBO takes to converge.
+        Time of each run with sampled gradients, as a multiple of the time that the entropy ELBO takes to
+        converge.
     learning_rate : float
         Of Adam, for all parameters and all objectives.
     n_draws : int
-        Sampled gradients of which the variance is taken.
+        Number of sampled gradients from which the variance is estimated.
     """
 
     n_patches: int = 1_024
@@ -63,7 +63,7 @@ class StochasticConfig(PatchConfig):
 
 def _start(x: Tensor, config: StochasticConfig) -> Parameters:
     generator = torch.Generator().manual_seed(config.seed)
-    model = initial_model(x, config.n_components, "data", PRIORS["laplace"], generator)
+    model = initial_model(x, config.n_components, "data", Laplace(), generator)
     mean, log_prior_scale = x.new_zeros(len(x), config.n_components), model.prior_scale.log()
     log_scale = log_prior_scale.expand_as(mean)
     return Parameters(mean, log_scale, model.dictionary, log_prior_scale, model.noise_variance.log())
@@ -99,7 +99,7 @@ class _Run:
     parameters: Parameters
     steps: np.ndarray
     seconds: np.ndarray
-    elbo: np.ndarray  # entropy ELBO of the current posteriors and dictionary
+    elbo: np.ndarray  # the entropy ELBO of the posteriors and the dictionary at these steps
 
     def until(self, elbo: float) -> float:
         """Return the seconds until that ELBO, infinite if it was not reached."""
@@ -175,7 +175,10 @@ def _climb(
     n_steps: int | None,
     max_seconds: float,
 ) -> _Run:
-    """Take steps of Adam on all the data until they, or the seconds, run out; look ever more rarely."""
+    """Take steps of Adam on all the data until the steps or the seconds run out.
+
+    The ELBO is recorded at steps that are about 5 % apart.
+    """
     parameters = _leaves(start)
     optimizer = torch.optim.Adam(vars(parameters).values(), lr=config.learning_rate)
     steps, seconds, elbo = [0], [0.0], [_reached(parameters, x)]
@@ -208,10 +211,11 @@ def _gradient_noise(
     Returns
     -------
     dict
-        For each part of the parameters: ``"exact"``, the squared difference of the exact gradient taken
-        twice; and for each number of samples ``"variance"``, that of the sampled gradient over the squared
-        length of the exact one, and ``"bias"``, the squared distance of their mean from the exact one over
-        what is expected of unbiased gradients.
+        Three entries for each part of the parameters. ``"exact"`` is the squared difference between two
+        evaluations of the exact gradient. ``"variance"`` has a value for each number of samples: the variance
+        of the sampled gradient over the squared length of the exact one. So has ``"bias"``: the squared
+        distance between the mean of the sampled gradients and the exact one, over the distance that is
+        expected of unbiased gradients.
     """
     prior_scale, noise_variance = (part.detach().to(x) for part in optimal_scales(parameters.statistics(x)))
     parameters = replace(
@@ -289,7 +293,7 @@ def _table(runs: Mapping[str, _Run], goal: float, heldout: Mapping[str, float]) 
         "dictionary with converged posteriors of other patches.",
         (
             "objective",
-            "ms an iteration",
+            "ms per iteration",
             "iterations",
             f"within {_NEAR:g} nat of the end",
             "ELBO at the end (nats)",

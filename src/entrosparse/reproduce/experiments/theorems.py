@@ -13,9 +13,9 @@ from torch import Tensor
 
 from entrosparse.app import plots
 from entrosparse.closed_form import isotropic_gaussian_entropy
-from entrosparse.learning._initialization import initial_model
+from entrosparse.learning import initial_model
 from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
-from entrosparse.priors import PRIORS
+from entrosparse.priors import Laplace
 from entrosparse.reproduce.framework.experiment import (
     Claim,
     Experiment,
@@ -27,8 +27,8 @@ from entrosparse.reproduce.framework.experiment import (
 )
 from entrosparse.reproduce.shared.classical_parameters import Parameters
 
-_MET = 1e-6  # nats
-_EXACT = 1e-10  # nats, or as a share of the largest gradient on the way
+_MET = 1e-6  # difference in nats, or share, below which two values have met
+_EXACT = 1e-10  # the same for what rounding alone may separate
 _LEARNING_RATE = 0.05
 _SHARED = ("ν", "log τ", "W")
 _N_RECORDS = 80
@@ -42,7 +42,7 @@ class TheoremsConfig(PatchConfig):
 
 
 def _shared(parameters: Parameters) -> list[Tensor]:
-    """Return what the entropy ELBO depends on too."""
+    """Return the parameters that the entropy ELBO depends on too."""
     return [parameters.mean, parameters.log_scale, parameters.matrix]
 
 
@@ -62,9 +62,9 @@ class _Record:
     identity: float  # |classical ELBO at the optimal λ and σ² − entropy ELBO|
     prior_scale_error: float  # largest |log λ/λ_opt|
     noise_variance_error: float  # |log σ²/σ²_opt|
-    gradients: tuple[float, ...]  # largest entry, classical ELBO: ν, log τ, W, log λ, log σ²
-    entropy_gradients: tuple[float, ...]  # the same, entropy ELBO: ν, log τ, W
-    differences: tuple[float, ...]  # largest, of the two gradients at the optimal λ and σ²: ν, log τ, W
+    gradients: tuple[float, ...]  # largest entries for the classical ELBO, in ν, log τ, W, log λ, log σ²
+    entropy_gradients: tuple[float, ...]  # largest entries for the entropy ELBO, in ν, log τ, W
+    differences: tuple[float, ...]  # largest differences of the two at the optimal λ and σ², in ν, log τ, W
 
     @property
     def gap(self) -> float:
@@ -107,14 +107,14 @@ def run(config: TheoremsConfig) -> Result:
 
 def _start(x: Tensor, config: TheoremsConfig) -> Parameters:
     generator = torch.Generator().manual_seed(config.seed)
-    dictionary = initial_model(x, config.n_components, "random", PRIORS["laplace"], generator).dictionary
+    dictionary = initial_model(x, config.n_components, "random", Laplace(), generator).dictionary
     mean = x @ dictionary
     start = (mean, torch.zeros_like(mean), dictionary, torch.zeros_like(mean[0]), x.new_zeros(()))
     return Parameters(*(tensor.requires_grad_() for tensor in start))
 
 
 def _learn(parameters: Parameters, x: Tensor, steps: int) -> list[_Record]:
-    """Climb in place; return records of the start and of steps that are even on a log axis."""
+    """Climb in place; return a record of the start, and of steps that are evenly spaced on a log axis."""
     leaves = [*_shared(parameters), *_scales(parameters)]
     adam = torch.optim.Adam(leaves, _LEARNING_RATE, eps=1e-16)  # gradients of one data point are of order 1/N
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from entrosparse.app import plots
 from entrosparse.inference import LowRankEncoder
-from entrosparse.learning import AdamLearner, OnlineEM, train
-from entrosparse.learning._training import Learner
+from entrosparse.learning import AdamLearner, Learner, OnlineEM, train
 from entrosparse.reproduce.framework.experiment import (
     Claim,
     Experiment,
@@ -21,13 +20,13 @@ from entrosparse.reproduce.framework.experiment import (
     Table,
     draw_patches,
 )
-from entrosparse.reproduce.shared.paper_learners import GradientEM
+from entrosparse.reproduce.shared.gradient_em import GradientEM
 
 _PAPER_EM = "paper's EM"
 _DIAGONAL = "diagonal encoder, Adam"
 _LOW_RANK = "low-rank encoder, Adam"
 _ONLINE = "online EM"
-_PAPER = {_PAPER_EM: 156.0, _DIAGONAL: 12.0}  # seconds an epoch on a GTX 1070
+_PAPER = {_PAPER_EM: 156.0, _DIAGONAL: 12.0}  # seconds per epoch on a GTX 1070
 
 
 @final
@@ -49,30 +48,30 @@ class TimingConfig(PatchConfig):
 
 @dataclass(frozen=True)
 class _Timing:
-    timed: int  # patches
-    measured: float  # seconds an epoch of these
-    seconds: float  # an epoch of all patches
+    timed: int  # number of patches
+    measured: float  # seconds per epoch of these patches
+    seconds: float  # seconds per epoch of all patches
 
 
 def run(config: TimingConfig) -> Result:
     """Time an epoch of each learner on the patches of the paper's size."""
     data = draw_patches(config)
-    n = config.n_components
-    learners: dict[str, tuple[Learner, int]] = {
-        _PAPER_EM: (GradientEM(n), config.n_timed),
-        _DIAGONAL: (AdamLearner(n), config.n_patches),
-        _LOW_RANK: (AdamLearner(n, LowRankEncoder), config.n_patches),
-        _ONLINE: (OnlineEM(n), config.n_patches),
+    learners: dict[str, tuple[Learner, str, int]] = {
+        _PAPER_EM: (GradientEM(), "data", config.n_timed),
+        _DIAGONAL: (AdamLearner(), "ica", config.n_patches),
+        _LOW_RANK: (AdamLearner(LowRankEncoder), "ica", config.n_patches),
+        _ONLINE: (OnlineEM(), "ica", config.n_patches),
     }
-    train(GradientEM(n), data.train[:512], data.heldout, epochs=1)  # torch imports much at first
+    once = replace(config, epochs=1)
+    _time(GradientEM(), "data", data.train[:512], data.heldout, once)  # torch imports much at first
     timings = {
-        name: _time(learner, data.train[:n_timed], data.heldout, config)
-        for name, (learner, n_timed) in learners.items()
+        name: _time(learner, init, data.train[:n_timed], data.heldout, config)
+        for name, (learner, init, n_timed) in learners.items()
     }
     threads = torch.get_num_threads()
     settings = (
-        f"N = {config.n_patches:,}, D = {config.patch_size**2}, H = {n}, minibatches of 512; "
-        f"CPU, {threads} thread{'s' * (threads > 1)}"
+        f"N = {config.n_patches:,}, D = {config.patch_size**2}, H = {config.n_components}, "
+        f"minibatches of 512; CPU, {threads} thread{'s' * (threads > 1)}"
     )
     return Result(
         data=data.words,
@@ -80,7 +79,7 @@ def run(config: TimingConfig) -> Result:
         pictures=(
             Picture(
                 "seconds",
-                f"Seconds an epoch ({settings}), beside those that the paper reports for a GTX 1070.",
+                f"Seconds per epoch ({settings}), beside those that the paper reports for a GTX 1070.",
                 (_draw({name: timing.seconds for name, timing in timings.items()}),),
             ),
         ),
@@ -89,9 +88,19 @@ def run(config: TimingConfig) -> Result:
     )
 
 
-def _time(learner: Learner, patches: np.ndarray, heldout: np.ndarray, config: TimingConfig) -> _Timing:
-    history = train(learner, patches, heldout, epochs=config.epochs, seed=config.seed).history
-    measured = history[-1].seconds / config.epochs
+def _time(
+    learner: Learner, init: str, patches: np.ndarray, heldout: np.ndarray, config: TimingConfig
+) -> _Timing:
+    result = train(
+        learner,
+        patches,
+        heldout,
+        n_components=config.n_components,
+        init=init,
+        epochs=config.epochs,
+        seed=config.seed,
+    )
+    measured = result.history[-1].seconds / config.epochs
     return _Timing(len(patches), measured, measured * config.n_patches / len(patches))
 
 
@@ -109,8 +118,8 @@ def _faster(name: str, timings: Mapping[str, _Timing]) -> Claim:
 def _table(timings: Mapping[str, _Timing], config: TimingConfig) -> Table:
     return Table(
         "seconds",
-        f"Seconds an epoch. What was timed on fewer than {config.n_patches:,} patches is scaled to as many.",
-        ("learner", "patches timed", "seconds measured", "seconds an epoch", "paper, GTX 1070"),
+        f"Seconds per epoch. What was timed on fewer than {config.n_patches:,} patches is scaled to as many.",
+        ("learner", "patches timed", "seconds measured", "seconds per epoch", "paper, GTX 1070"),
         tuple(
             (
                 name,
@@ -138,14 +147,14 @@ def _draw(seconds: Mapping[str, float]) -> Figure:
     axes.grid(False)
     axes.set_xscale("log")
     axes.set_xlim(min(1.0, 0.5 * min(seconds.values())), 400.0)
-    axes.set_xlabel("seconds an epoch")
+    axes.set_xlabel("seconds per epoch")
     plots.add_legend(axes, loc="lower right")
     return figure
 
 
 SMALL = TimingConfig()
 EXPERIMENT = Experiment(
-    title="Seconds an epoch",
+    title="Seconds per epoch",
     source="D",
     configs={
         "smoke": replace(SMALL, n_patches=2048, n_heldout=128, n_components=16, patch_size=8, n_timed=1024),

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from entrosparse.images import default_images, load_images, prepare_images, random_patches
+from entrosparse.images import default_images, load_images, prepare_images, split_patches
 
 SCALES = ("smoke", "small", "paper")
-"""Seconds; minutes on two cores; the paper's own size."""
+"""Sizes of all experiments: some seconds each; some minutes each on two cores; as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,11 @@ def draw_patches(config: PatchConfig) -> PatchData:
     """
     images = default_images() if config.images is None else load_images(config.images)
     arrays = prepare_images(images).arrays
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(config.seed).spawn(2)]
-    train = random_patches(arrays, config.patch_size, config.n_patches, streams[0])[:]
-    heldout = random_patches(arrays, config.patch_size, config.n_heldout, streams[1])[:]
-    source = "the photographs that come with scikit-image" if config.images is None else config.images
     side = config.patch_size
+    train, heldout = split_patches(arrays, side, config.n_patches, config.n_heldout, config.seed)
+    source = "the photographs that come with scikit-image" if config.images is None else config.images
     words = f"{len(train):,} patches of {side} x {side} pixels from {source}, {len(heldout):,} held out"
-    return PatchData(train, heldout, words)
+    return PatchData(train[:], heldout[:], words)
 
 
 @final
@@ -198,6 +196,9 @@ class Result:
         Tables.
     numbers : mapping
         Everything measured, as it goes into ``result.json``: numbers, texts, lists and mappings of them.
+    shared_seconds : float
+        Seconds of the runs that are shown here and that another experiment had made already. They count in
+        the seconds of this result too, so it does not matter which experiment came first.
     """
 
     data: str
@@ -205,6 +206,7 @@ class Result:
     pictures: tuple[Picture, ...]
     tables: tuple[Table, ...] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    shared_seconds: float = 0.0
 
 
 @final

@@ -83,7 +83,7 @@ def reproduce(
             "source": experiment.source,
             "scale": scale,
             "config": asdict(configs[name]),
-            "seconds": round(time.perf_counter() - started, 2),
+            "seconds": round(time.perf_counter() - started + result.shared_seconds, 2),
             "versions": {package: version(package) for package in ("entrosparse", "torch", "numpy")},
             "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores, "
             f"{torch.get_num_threads()} used",

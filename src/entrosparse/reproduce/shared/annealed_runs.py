@@ -1,8 +1,9 @@
 """Learning under entropy annealing, looked at after each epoch as the paper does (D.4)."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, reduce
+from functools import reduce
 from operator import add
 from typing import Any, final
 
@@ -12,14 +13,13 @@ from torch import Tensor
 from entrosparse.annealing import EntropyWeights
 from entrosparse.app import plots
 from entrosparse.inference import DiagonalInference
-from entrosparse.learning import Callback, EpochRecord, OnlineEM, train
-from entrosparse.learning._training import Learner
+from entrosparse.learning import Callback, EpochRecord, Learner, OnlineEM, train
 from entrosparse.metrics import dead_latents, gini, localization
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import entropy_elbo
 from entrosparse.posteriors import Diagonal
-from entrosparse.reproduce.framework.experiment import Claim, PatchConfig, draw_patches
-from entrosparse.reproduce.shared.paper_learners import GradientEM
+from entrosparse.reproduce.framework.experiment import Claim, PatchConfig, PatchData
+from entrosparse.reproduce.shared.gradient_em import GradientEM
 from entrosparse.statistics import Statistics
 
 COLOURS = {
@@ -39,9 +39,11 @@ class AnnealedConfig(PatchConfig):
     ----------
     n_judged : int
         Patches to judge by: the first of those that are learned from, as in the paper.
-    n_paper_patches, paper_batch_size : int
-        How many of the patches the paper's EM learns from, and how many at once. It takes some twenty times
-        as long as online EM; with fewer patches, smaller minibatches give an epoch enough of its small steps.
+    n_paper_patches : int
+        How many of the patches the paper's EM learns from. It takes some twenty times as long as online EM.
+    paper_batch_size : int
+        Patches in a minibatch of the paper's EM. Its steps are small, so an epoch of few patches needs small
+        minibatches.
     """
 
     n_heldout: int = 512
@@ -79,7 +81,7 @@ CONFIGS = {
 @final
 @dataclass(frozen=True, eq=False)
 class AnnealedEpoch:
-    """What an epoch left, by the posteriors of its own annealed objective.
+    """The model after an epoch, judged by the posteriors of the epoch's annealed objective.
 
     Attributes
     ----------
@@ -124,7 +126,15 @@ class AnnealedEpoch:
 @final
 @dataclass(frozen=True, eq=False)
 class AnnealedRun:
-    """A course of learning: an entry before it and one after each epoch, and the seconds of learning."""
+    """A course of learning.
+
+    Attributes
+    ----------
+    epochs : sequence of AnnealedEpoch
+        The state before learning, and after each epoch.
+    seconds : float
+        Time that learning and judging took.
+    """
 
     epochs: Sequence[AnnealedEpoch]
     seconds: float
@@ -157,19 +167,18 @@ _Infer = Callable[[Tensor, SparseCodingModel, EntropyWeights], Diagonal]
 @dataclass(frozen=True)
 class _Algorithm:
     learner: Learner
-    infer: _Infer  # its posteriors of a minibatch
+    infer: _Infer  # finds the posteriors of a minibatch that a model is judged by
     n_patches: int
     batch_size: int
 
 
 def _papers_em(config: AnnealedConfig) -> _Algorithm:
-    learner = GradientEM(config.n_components, init="random")
+    learner = GradientEM()
     return _Algorithm(learner, learner.infer, config.n_paper_patches, config.paper_batch_size)
 
 
 def _online_em(config: AnnealedConfig) -> _Algorithm:
-    learner = OnlineEM(config.n_components, init="random")
-    return _Algorithm(learner, DiagonalInference(0.0, max_iterations=20), config.n_patches, 512)
+    return _Algorithm(OnlineEM(), DiagonalInference(0.0, max_iterations=20), config.n_patches, 512)
 
 
 PAPERS_EM = "paper's EM"
@@ -177,9 +186,24 @@ ONLINE_EM = "online EM"
 _ALGORITHMS = {PAPERS_EM: _papers_em, ONLINE_EM: _online_em}
 
 
-def learn(config: AnnealedConfig, schedules: Sequence[str]) -> Runs:
-    """Learn from random fields by both algorithms, under each of the schedules; what was learned is kept."""
-    return {name: {each: _learned(name, each, config) for each in schedules} for name in _ALGORITHMS}
+_made: dict[tuple[str, str, AnnealedConfig], AnnealedRun] = {}  # three experiments show some of these runs
+
+
+def learn(config: AnnealedConfig, data: PatchData, schedules: Sequence[str]) -> tuple[Runs, float]:
+    """Learn from random fields by both algorithms, under each of the schedules.
+
+    Returns
+    -------
+    runs : Runs
+        What was learned, now or for another experiment.
+    shared_seconds : float
+        Seconds of the runs that another experiment had made already.
+    """
+    keys = [(name, schedule, config) for name in _ALGORITHMS for schedule in schedules]
+    shared_seconds = sum(_made[key].seconds for key in keys if key in _made)
+    _made.update({key: _learned(*key, data) for key in keys if key not in _made})
+    runs = {name: {each: _made[name, each, config] for each in schedules} for name in _ALGORITHMS}
+    return runs, shared_seconds
 
 
 def numbers(runs: Runs) -> dict[str, Any]:
@@ -222,8 +246,8 @@ def judge(
 
 
 def describe(runs: Runs, config: AnnealedConfig) -> str:
-    """Return the settings and the seconds that a run took, for captions."""
-    seconds = {name: f"{max(run.seconds for run in of.values()):.0f} s a run" for name, of in runs.items()}
+    """Return the settings and the seconds that a run took at most, for captions."""
+    seconds = {name: f"{max(run.seconds for run in of.values()):.0f} s per run" for name, of in runs.items()}
     return (
         f"D = {config.patch_size**2}, H = {config.n_components}, {config.epochs} epochs, judged on "
         f"{config.n_judged:,} patches; {PAPERS_EM}: N = {config.n_paper_patches:,}, {seconds[PAPERS_EM]}; "
@@ -231,23 +255,25 @@ def describe(runs: Runs, config: AnnealedConfig) -> str:
     )
 
 
-@cache
-def _learned(name: str, schedule: str, config: AnnealedConfig) -> AnnealedRun:
-    algorithm, data = _ALGORITHMS[name](config), draw_patches(config)
+def _learned(name: str, schedule: str, config: AnnealedConfig, data: PatchData) -> AnnealedRun:
+    started = time.perf_counter()
+    algorithm = _ALGORITHMS[name](config)
     patches = data.train[: algorithm.n_patches]
     judged = torch.split(torch.from_numpy(patches[: config.n_judged]), algorithm.batch_size)
     watcher = _Watcher(judged, algorithm.infer, config.shape)
-    result = train(
+    train(
         algorithm.learner,
         patches,
         data.heldout,
+        n_components=config.n_components,
+        init="random",
         epochs=config.epochs,
         batch_size=algorithm.batch_size,
         annealing=schedule,
         seed=config.seed,
-        callback=watcher,
+        callbacks=(watcher,),
     )
-    return AnnealedRun(watcher.epochs, result.history[-1].seconds)
+    return AnnealedRun(watcher.epochs, time.perf_counter() - started)
 
 
 @final
@@ -265,7 +291,7 @@ class _Watcher(Callback):
             Statistics.collect(posterior, x, model.dictionary, model.prior)
             for posterior, x in zip(posteriors, self.minibatches, strict=True)
         )
-        terms = entropy_elbo(reduce(add, statistics), prior=model.prior)
+        terms = entropy_elbo(reduce(add, statistics))
         whole = Diagonal(torch.cat([q.mean for q in posteriors]), torch.cat([q.scale for q in posteriors]))
         sparsity = gini(whole.sample(1, torch.Generator().manual_seed(record.epoch))[0])
         self.epochs.append(

@@ -1,4 +1,4 @@
-"""The parameters of classical learning, where λ and σ² are learned beside all else."""
+"""The parameters of classical learning, which finds λ and σ² by gradients like all else."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,9 +13,10 @@ from entrosparse.statistics import Statistics
 @final
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """All that classical learning is free to change, as gradients see it.
+    """All that classical learning changes, in the form in which gradients are taken.
 
-    Shapes are (N, H), (N, H), (D, H), (H,) and (); columns of W are normalized on the way to the objective.
+    Shapes are (N, H), (N, H), (D, H), (H,) and (). The columns of ``matrix`` have any length; they are
+    normalized on the way to the objective.
     """
 
     mean: Tensor

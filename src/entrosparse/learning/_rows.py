@@ -1,0 +1,95 @@
+"""The rows of a training run: where batches come from, and which rows are reported on."""
+
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entrosparse.errors import InputError
+from entrosparse.learning._identity import rows_in_words
+from entrosparse.learning._learner import Learner
+from entrosparse.model import check_data
+
+_STARTING_ROWS = 8192  # rows that learning starts from
+_WATCHED_ROWS = 2048  # training rows that the ELBO is taken of where no rows are held out
+
+
+class Rows(Protocol):
+    """Data by rows: a NumPy array, a memory map, :class:`~entrosparse.images.Patches` and the like."""
+
+    def __len__(self) -> int:
+        """Return the number of rows N."""
+        ...
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return the rows of an integer array of indices, shape (len(index), D)."""
+        ...
+
+
+def watched_rows(n_rows: int) -> np.ndarray:
+    """Return the indices of the training rows that the ELBO is taken of where no rows are held out."""
+    return np.linspace(0, n_rows - 1, min(n_rows, _WATCHED_ROWS)).astype(int)
+
+
+@final
+class Source:
+    """Where batches come from, checked and brought to the device, and the rows that are reported on."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        data: Rows,
+        heldout: Rows | None,
+        batch_size: int,
+        device: str,
+        sample_weight: np.ndarray | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.n_rows = len(data)
+        self.sees_all_rows = learner.sees_all_rows
+        self.batch_size = self.n_rows if learner.sees_all_rows else batch_size
+        self._data, self._device = data, device
+        self._sample_weight: np.ndarray | None = None
+        if sample_weight is not None:  # only relative weights count, so their mean is made 1
+            self._sample_weight = np.asarray(sample_weight) / np.mean(sample_weight, dtype=np.float64)
+        first = torch.randperm(self.n_rows, generator=generator)[:_STARTING_ROWS].sort().values
+        if learner.sees_all_rows:
+            first = torch.arange(self.n_rows)
+        self.sample = self._read(data, first)
+        self.weight_of_sample = self._weight_of(first)
+        self.watched: Tensor | None = None
+        if heldout is not None:
+            self.watched = self._read(heldout, torch.arange(len(heldout)))
+            if self.sample.shape[1] != self.watched.shape[1]:
+                raise InputError(
+                    f"the held-out data must have {self.sample.shape[1]} columns; got {self.watched.shape[1]}"
+                )
+        elif not learner.sees_all_rows:
+            self.watched = self._read(data, torch.from_numpy(watched_rows(self.n_rows)))
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return some rows and their weights."""
+        if self.sees_all_rows:
+            return self.sample, self.weight_of_sample
+        return self._read(self._data, index), self._weight_of(index)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the data as settings of a run; this reads all rows."""
+        firsts = range(0, self.n_rows, _STARTING_ROWS)
+        blocks = (self._data[np.arange(k, min(k + _STARTING_ROWS, self.n_rows))] for k in firsts)
+        return {
+            "data": rows_in_words(blocks),
+            "heldout": self.watched,
+            "sample_weight": self._sample_weight,
+        }
+
+    def _read(self, rows: Rows, index: Tensor) -> Tensor:
+        x = torch.as_tensor(rows[index.numpy()])
+        check_data(x)
+        return x.to(self._device)
+
+    def _weight_of(self, index: Tensor) -> Tensor | None:
+        if self._sample_weight is None:
+            return None
+        return torch.as_tensor(self._sample_weight)[index].to(self.sample)
