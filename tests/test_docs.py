@@ -1,24 +1,30 @@
+import ast
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from documents import ROOT, blocks
+
+BLOCKS = [
+    ("README.md", 0, r"\(32, 64\) \S+ -\d+\.\d+ nats a sample\n"),
+    ("docs/torch.md", 0, ""),
+    *(("docs/extending.md", k, "") for k in range(4)),
+]
 
 
-@pytest.mark.parametrize(
-    ("document", "output"),
-    [("README.md", r"\(32, 64\) \S+ -\d+\.\d+ nats a sample\n"), ("docs/torch.md", "")],
-)
-def test_the_python_of_the_documents_runs_as_it_stands(tmp_path, document, output):
-    (block,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL
-    )
+def test_no_block_is_left_out():
+    documents = [path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))]
+    found = {(document, k) for document in documents for k in range(len(blocks(document)))}
+    assert found == {(document, k) for document, k, _ in BLOCKS}
+
+
+@pytest.mark.parametrize(("document", "number", "output"), BLOCKS)
+def test_the_python_of_the_documents_runs_as_it_stands(tmp_path, document, number, output):
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block],
+        [sys.executable, "-W", "error", "-c", blocks(document)[number]],
         cwd=tmp_path,
         env=os.environ
         | {"OMP_NUM_THREADS": "1"},  # threads that wait for each other on a busy machine take minutes
@@ -30,11 +36,19 @@ def test_the_python_of_the_documents_runs_as_it_stands(tmp_path, document, outpu
     assert re.fullmatch(output, result.stdout)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(("document", "number", "output"), BLOCKS)
+def test_the_documents_import_only_public_names(document, number, output):
+    for node in ast.walk(ast.parse(blocks(document)[number])):
+        if isinstance(node, ast.ImportFrom):
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            assert not [name for name in names if name.startswith("_")]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/extending.md"])
 def test_links_to_files_hold(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     targets = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
-    missing = [target for target in targets if not (ROOT / target).exists()]
+    missing = [target for target in targets if not (ROOT / document).parent.joinpath(target).exists()]
     assert not missing
 
 

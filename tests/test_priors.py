@@ -7,19 +7,26 @@ import pytest
 import torch
 from scipy import integrate, optimize, stats
 
+import documents
 import oracles
 from entrosparse.priors import PRIORS
 
+DOCUMENTED = "generalised-gaussian"
+NAMES = [*PRIORS, DOCUMENTED]
 SCIPY = {
     "laplace": lambda scale: stats.laplace(scale=scale),
     "gaussian": lambda scale: stats.norm(scale=scale),
+    DOCUMENTED: lambda scale: stats.gennorm(1.5, scale=scale),
 }
 SCALE = 0.7
 MARGINALS = [(0.0, 1.0), (0.4, 0.2), (-1.5, 0.5), (2.0, 0.05), (1e-9, 0.3)]
 
 
-@pytest.fixture(params=PRIORS)
+@pytest.fixture(params=NAMES)
 def prior(request):
+    """The priors of the package, and the one of docs/extending.md."""
+    if request.param == DOCUMENTED:
+        return documents.module("docs/extending.md", 0).GeneralisedGaussian(1.5)
     return PRIORS[request.param]
 
 
@@ -56,7 +63,8 @@ def _energy(prior, mean, marginal_scale, scale=SCALE):
 
 
 def test_the_table_knows_its_priors():
-    assert {name: prior.name for name, prior in PRIORS.items()} == {name: name for name in SCIPY}
+    assert {name: prior.name for name, prior in PRIORS.items()} == {name: name for name in PRIORS}
+    assert list(SCIPY) == NAMES
 
 
 def test_log_prob_is_that_of_scipy(prior, density):

@@ -8,20 +8,26 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+import documents
 import oracles
 from entrosparse.posteriors import Diagonal, Full, LowRank, Posterior
 from kinds import KINDS, RANK, Kind
 
 N, H, D = 3, 6, 7
+DOCUMENTED = Kind(
+    lambda h: {"mean": (h,), "log_scale": ()},
+    lambda mean, log_scale: documents.module("docs/extending.md", 1).Isotropic(mean, (0.5 * log_scale).exp()),
+)
+ALL_KINDS = KINDS | {"of docs/extending.md": DOCUMENTED}
 TOLERANCE = {
     torch.float64: {"rtol": 1e-9, "atol": 1e-10},
     torch.float32: {"rtol": 2e-4, "atol": 2e-5},
 }
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=ALL_KINDS)
 def kind(request) -> Kind:
-    return KINDS[request.param]
+    return ALL_KINDS[request.param]
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
