@@ -17,7 +17,6 @@ from entrosparse.objectives import (
     l1_objective,
     monte_carlo_elbo,
     optimal_scales,
-    with_unit_columns,
     with_unit_scales,
 )
 from entrosparse.posteriors import Diagonal, Full
@@ -206,16 +205,6 @@ def test_the_form_of_equation_1_has_the_same_elbo(prior, generator):
     torch.testing.assert_close(  # densities of codes differ by the volume
         model.log_joint(x, z), unit.log_joint(x, z / model.prior_scale) - model.prior_scale.log().sum()
     )
-    back = with_unit_columns(unit)
-    for name in ("dictionary", "prior_scale", "noise_variance"):
-        torch.testing.assert_close(getattr(back, name), getattr(model, name))
-
-
-def test_a_zero_column_has_no_scale(generator):
-    model = make_model(6, 4, generator)
-    model.dictionary[:, 1] = 0.0
-    with pytest.raises(InputError, match="prior_scale"):
-        with_unit_columns(model)
 
 
 def test_the_classical_elbo_in_the_form_of_equation_1_is_equation_123(generator):

@@ -38,11 +38,6 @@ def soft_magnitude_ratio(a: Tensor) -> Tensor:
     return soft_magnitude(a, torch.ones_like(a))
 
 
-def magnitude_slope(a: Tensor) -> Tensor:
-    """Return ``∂E|z| / ∂mean = M'(a) = erf(a / √2)`` (derivative of Eq. 12)."""
-    return torch.erf(SQRT_HALF * a)
-
-
 def magnitude_slope_over_a(a: Tensor) -> Tensor:
     """Return ``erf(a / √2) / a``, continued to ``√(2/π)`` at 0.
 

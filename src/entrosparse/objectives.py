@@ -13,7 +13,7 @@ from torch import Tensor
 from entrosparse.annealing import EntropyWeights
 from entrosparse.closed_form import LOG_2PI, isotropic_gaussian_entropy
 from entrosparse.errors import InputError
-from entrosparse.model import SparseCodingModel, split_missing, unit_columns
+from entrosparse.model import SparseCodingModel, split_missing
 from entrosparse.posteriors import Posterior
 from entrosparse.statistics import Statistics
 
@@ -203,21 +203,6 @@ def with_unit_scales(model: SparseCodingModel) -> SparseCodingModel:
     """
     dictionary = model.dictionary * model.prior_scale
     return replace(model, dictionary=dictionary, prior_scale=torch.ones_like(model.prior_scale))
-
-
-def with_unit_columns(model: SparseCodingModel) -> SparseCodingModel:
-    """Return the same ``p(x)`` in the form of Eq. 5: the lengths of the columns become part of λ.
-
-    Codes of the given model are those of the result after multiplication by the lengths. It undoes
-    :func:`with_unit_scales`.
-
-    Raises
-    ------
-    InputError
-        If a column is zero or not finite.
-    """
-    prior_scale = model.prior_scale * model.dictionary.norm(dim=0)
-    return replace(model, dictionary=unit_columns(model.dictionary), prior_scale=prior_scale).validate()
 
 
 def pointwise_elbo(posterior: Posterior, x: Tensor, model: SparseCodingModel) -> Tensor:
