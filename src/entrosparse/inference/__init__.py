@@ -2,7 +2,6 @@
 
 from entrosparse.inference._amortized import AmortizedInference as AmortizedInference
 from entrosparse.inference._amortized import RefinedInference as RefinedInference
-from entrosparse.inference._chunks import infer_in_chunks as infer_in_chunks
 from entrosparse.inference._diagonal_solver import LEARNING_SWEEPS as LEARNING_SWEEPS
 from entrosparse.inference._diagonal_solver import STARTING_SWEEPS as STARTING_SWEEPS
 from entrosparse.inference._diagonal_solver import DiagonalInference as DiagonalInference
@@ -12,3 +11,4 @@ from entrosparse.inference._full_solver import FullInference as FullInference
 from entrosparse.inference._low_rank_solver import LowRankInference as LowRankInference
 from entrosparse.inference._problem import stationarity as stationarity
 from entrosparse.inference._protocol import Inference as Inference
+from entrosparse.inference._protocol import infer_in_chunks as infer_in_chunks

@@ -1,5 +1,6 @@
 """Amortized inference: an encoder gives the posteriors, alone or before a few exact iterations (D.3)."""
 
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import final
 
@@ -80,15 +81,14 @@ class AmortizedInference:
                     f"the encoder {name} must return a finite '{part.name}'; got NaN or infinity: lower the "
                     "learning rate, or scale the data to unit variance"
                 )
-        try:  # Gradients are on here, because posteriors may keep what they compute.
-            proper = bool(torch.isfinite(posterior.entropy()).all())
-        except torch.linalg.LinAlgError:
-            proper = False
-        if not proper:
-            raise NumericalError(
-                f"the encoder {name} must return deviations > 0 and covariances that are positive definite; "
-                "got others"
-            )
+        # Gradients are on here, because posteriors may keep what they compute.
+        with suppress(torch.linalg.LinAlgError):
+            if bool(torch.isfinite(posterior.entropy()).all()):
+                return
+        raise NumericalError(
+            f"the encoder {name} must return deviations > 0 and covariances that are positive definite; "
+            "got others"
+        )
 
 
 @final

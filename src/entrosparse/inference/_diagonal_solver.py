@@ -79,14 +79,14 @@ class DiagonalInference:
             If data points are left above the tolerance.
         """
         problem = EStepProblem.from_data(x, model, weights)
-        blocks = _Blocks.from_problem(problem)
+        latents, curvature = _blocks(problem)
         state = _start(problem, start)
         if self.tolerance <= 0.0:
             for _ in range(self.max_iterations):
-                state = _sweep(problem, blocks, state)
+                state = _sweep(problem, latents, curvature, state)
             result = Diagonal(state.mean.contiguous(), state.scale.contiguous())
         else:
-            result = self._until_stationary(problem, blocks, state)
+            result = self._until_stationary(problem, latents, curvature, state)
         check_finite(result.mean, result.scale)
         return result
 
@@ -94,11 +94,13 @@ class DiagonalInference:
         """Return how many data points to infer together so that they fit into the processor's cache."""
         return max(1, 2**17 // n_components)
 
-    def _until_stationary(self, problem: EStepProblem, blocks: "_Blocks", state: "_State") -> Diagonal:
+    def _until_stationary(
+        self, problem: EStepProblem, latents: list[slice], curvature: Tensor, state: "_State"
+    ) -> Diagonal:
         mean, scale = (torch.empty_like(state.mean, memory_format=torch.contiguous_format) for _ in range(2))
         rows = torch.arange(len(mean), device=mean.device)
         for iteration in range(1, self.max_iterations + 1):
-            state = _sweep(problem, blocks, state)
+            state = _sweep(problem, latents, curvature, state)
             if iteration % _CHECK_EVERY and iteration < self.max_iterations:
                 continue
             residual = problem.stationarity(Diagonal(state.mean, state.scale))
@@ -119,60 +121,30 @@ LEARNING_SWEEPS = DiagonalInference(tolerance=0.0, max_iterations=3)
 """The sweeps with diagonal posteriors that are enough while learning, at a fixed cost per step."""
 
 
-@dataclass(frozen=True)
-class _Blocks:
-    """A partition of the latents into blocks.
+def _blocks(problem: EStepProblem) -> tuple[list[slice], Tensor]:
+    """Cut the latents into blocks; also return ``s λ_max(G_block)`` of the block of each latent (H,).
 
-    Attributes
-    ----------
-    latents : list of slice
-        The latents of each block.
-    curvature : Tensor of shape (H,)
-        ``s λ_max(G_block)`` of the block of each latent.
+    Where entries are missing there are few blocks, because each one costs a reconstruction of the data.
     """
-
-    latents: list[slice]
-    curvature: Tensor
-
-    @classmethod
-    def from_problem(cls, problem: EStepProblem) -> Self:
-        """Cut the latents into blocks.
-
-        Where entries are missing there are few blocks, because each one costs a reconstruction of the data.
-        """
-        hessian = problem.shared_hessian
-        count = _LEAST_BLOCKS
-        if problem.observed is None:
-            count = max(count, round(len(hessian) / _BLOCK))
-        size = -(-len(hessian) // count)
-        latents = [slice(first, first + size) for first in range(0, len(hessian), size)]
-        largest = [torch.linalg.eigvalsh(hessian[part, part])[-1] for part in latents]
-        return cls(latents, torch.stack(largest).repeat_interleave(size)[: len(hessian)])
+    hessian = problem.shared_hessian
+    count = _LEAST_BLOCKS
+    if problem.observed is None:
+        count = max(count, round(len(hessian) / _BLOCK))
+    size = -(-len(hessian) // count)
+    latents = [slice(first, first + size) for first in range(0, len(hessian), size)]
+    largest = [torch.linalg.eigvalsh(hessian[part, part])[-1] for part in latents]
+    return latents, torch.stack(largest).repeat_interleave(size)[: len(hessian)]
 
 
 @dataclass(frozen=True)
 class _State:
-    """What one sweep hands to the next.
+    """What one sweep hands to the next; column-major, so that the latents of a block are one piece."""
 
-    The matrices are column-major, so that the latents of a block are one piece of memory.
-
-    Attributes
-    ----------
-    mean, scale : Tensor of shape (N, H)
-        ν and τ.
-    previous : Tensor of shape (N, H)
-        ν one sweep ago, for the momentum.
-    momentum : Tensor of shape (N, 1)
-        Factor on the last change of ν that is added to ν before the next sweep.
-    squared_step : Tensor of shape (N, 1)
-        Least squared step since momentum was dropped, in the metric of the majorizers.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    previous: Tensor
-    momentum: Tensor
-    squared_step: Tensor
+    mean: Tensor  # ν, shape (N, H).
+    scale: Tensor  # τ, shape (N, H).
+    previous: Tensor  # ν one sweep ago, for the momentum.
+    momentum: Tensor  # Factor on the last change of ν that is added to ν before the next sweep, (N, 1).
+    squared_step: Tensor  # Least one since momentum was dropped, in the metric of the majorizers, (N, 1).
 
     def rows(self, index: Tensor) -> Self:
         return type(self)(*(tensor.T[:, index].T for tensor in vars(self).values()))
@@ -193,12 +165,12 @@ def _start(problem: EStepProblem, start: Posterior | None) -> _State:
     return _State(mean, scale, mean, at_rest, torch.full_like(at_rest, torch.inf))
 
 
-def _sweep(problem: EStepProblem, blocks: _Blocks, state: _State) -> _State:
+def _sweep(problem: EStepProblem, latents: list[slice], curvature: Tensor, state: _State) -> _State:
     """Return the state after one sweep over the means, block by block, and one step of all deviations."""
     mean = torch.lerp(state.previous, state.mean, 1.0 + state.momentum)
     majorizer = problem.prior.majorizer(mean, state.scale, problem.prior_scale)
-    curvature, squared_step = majorizer + blocks.curvature, torch.zeros_like(state.momentum)
-    for block in blocks.latents:
+    curvature, squared_step = majorizer + curvature, torch.zeros_like(state.momentum)
+    for block in latents:
         part = mean[:, block]
         gradient = problem.likelihood_gradient(mean, block).addcmul_(majorizer[:, block], part)
         step = gradient / curvature[:, block]

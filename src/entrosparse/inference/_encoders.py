@@ -37,7 +37,7 @@ class _Encoder(nn.Module, ABC):
     unit: Tensor
 
     def __init__(
-        self, x: Tensor, model: SparseCodingModel, generator: torch.Generator, width: int | None
+        self, x: Tensor, model: SparseCodingModel, generator: torch.Generator, width: int | None = None
     ) -> None:
         super().__init__()
         n_features, n_components = model.dictionary.shape
@@ -95,11 +95,6 @@ class DiagonalEncoder(_Encoder):
     InputError
         If the width is below 1.
     """
-
-    def __init__(
-        self, x: Tensor, model: SparseCodingModel, generator: torch.Generator, width: int | None = None
-    ) -> None:
-        super().__init__(x, model, generator, width)
 
     def forward(self, x: Tensor) -> Diagonal:
         """Return the posteriors of the rows of ``x`` (N, D)."""

@@ -55,12 +55,8 @@ class TrustRegion:
 
 def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``P = s G + diag(c)`` (N, H, H), and c (N, H) raised above the rounding errors of G."""
-    rounding = (
-        8.0
-        * torch.finfo(hessian.dtype).eps
-        * torch.diagonal(hessian, dim1=-2, dim2=-1).amax(-1, keepdim=True)
-    )
-    curvature = curvature.clamp_min(rounding)
+    largest = torch.diagonal(hessian, dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    curvature = curvature.clamp_min(8.0 * torch.finfo(hessian.dtype).eps * largest)
     precision = hessian.expand(*curvature.shape, -1).clone()
     torch.diagonal(precision, dim1=-2, dim2=-1).add_(curvature)
     return precision, curvature
@@ -69,15 +65,7 @@ def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
 def cholesky_of(matrices: Tensor) -> Tensor:
     """Return the lower Cholesky factors L, with jitter added to a matrix only where it is needed.
 
-    Raises
-    ------
-    NumericalError
-        If a matrix is not positive definite even with the largest jitter.
-
-    Warns
-    -----
-    RuntimeWarning
-        If jitter was added; it says to how many matrices, and how much.
+    A RuntimeWarning says to how many matrices, and how much. NumericalError says that it was not enough.
     """
     return _with_jitter(torch.linalg.cholesky_ex, matrices)
 

@@ -34,38 +34,26 @@ from entrosparse.priors import Prior
 class EStepProblem:
     """The E-step of some data points. Entries that were not seen (NaN) have no likelihood.
 
-    Attributes
-    ----------
-    prior : Prior
-        The prior.
-    prior_scale : Tensor of shape (H,)
-        Scales that include γ: λ/γ for the Laplace prior.
-    dictionary, loading : Tensor of shape (D, H)
-        W and ``s W``.
-    shared_hessian : Tensor of shape (H, H)
-        ``s G``, the likelihood's Hessian for data points without missing entries.
-    linear : Tensor of shape (N, H)
-        ``s b``, column-major, so that the numbers of a latent lie together, also in what is computed from it.
-    observed : Tensor of shape (N, D) or None
-        1 where an entry was seen, 0 where not; None when all were.
+    ``linear`` is column-major: the numbers of a latent lie together, also in what is computed from it.
     """
 
     prior: Prior
-    prior_scale: Tensor
-    dictionary: Tensor
-    loading: Tensor
-    shared_hessian: Tensor
-    linear: Tensor
-    observed: Tensor | None
+    prior_scale: Tensor  # Scales that include γ, shape (H,): λ/γ for the Laplace prior.
+    dictionary: Tensor  # W, shape (D, H).
+    loading: Tensor  # s W, shape (D, H).
+    shared_hessian: Tensor  # s G, shape (H, H), the likelihood's Hessian where no entry is missing.
+    linear: Tensor  # s b, shape (N, H).
+    observed: Tensor | None  # 1 where an entry was seen, 0 where not, shape (N, D); None when all were.
 
     @classmethod
     def from_data(cls, x: Tensor, model: SparseCodingModel, weights: EntropyWeights) -> Self:
         """Return the problem of the rows of ``x`` under a model, at the weights γ, δ."""
-        loading = model.dictionary * (weights.likelihood / model.noise_variance)
+        precision = weights.likelihood / model.noise_variance
+        loading = model.dictionary * precision
         prior_scale = model.prior.tempered_scale(model.prior_scale, weights.prior)
         seen, observed = split_missing(x)
-        hessian = model.gram * (weights.likelihood / model.noise_variance)
         linear = (loading.T @ seen.T).T
+        hessian = model.gram * precision
         return cls(model.prior, prior_scale, model.dictionary, loading, hessian, linear, observed)
 
     def rows(self, index: Tensor) -> Self:

@@ -64,8 +64,5 @@ class Diagonal(Posterior):
 
     def stationarity(self, hessian: Tensor, curvature: Tensor) -> Tensor:
         """Return the largest ``|τ_h² (s G_hh + c_h) − 1|``, shape (N,)."""
-        return (
-            (self.scale.square() * (torch.diagonal(hessian, dim1=-2, dim2=-1) + curvature) - 1.0)
-            .abs()
-            .amax(-1)
-        )
+        precision = torch.diagonal(hessian, dim1=-2, dim2=-1) + curvature
+        return (self.scale.square() * precision - 1.0).abs().amax(-1)
