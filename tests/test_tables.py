@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrosparse._tables import as_rows, chunks, read_rows, stream
+from entrosparse._tables import as_rows, read_rows, stream
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import OnlineEM, train
 
@@ -158,20 +158,6 @@ def test_rows_are_chosen_by_integers(table, index):
         as_rows(table)[index]
 
 
-@pytest.mark.parametrize("size", [1, 7, 8, N, N + 1])
-def test_chunks_are_consecutive_and_complete(table, size):
-    blocks = list(chunks(as_rows(table), size))
-    assert [len(block) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
-    assert 0 < len(blocks[-1]) <= size
-    np.testing.assert_array_equal(np.concatenate(blocks), table)
-
-
-@pytest.mark.parametrize("size", [0, -1, 2.5])
-def test_chunks_of_no_size_are_refused(table, size):
-    with pytest.raises(InputError, match="the 'size' parameter"):
-        chunks(as_rows(table), size)
-
-
 def test_a_stream_is_passed_once_and_keeps_its_dtype(table):
     parts = [table[:3].astype(np.float32), scipy.sparse.csr_array(table[3:4]), torch.from_numpy(table[4:])]
     taken = []
@@ -262,7 +248,7 @@ def test_learning_from_disk_equals_learning_from_memory(tmp_path, rng, name):
 STREAMED = """
 import sys, threading, time
 import numpy as np, torch
-from entrosparse._tables import as_rows, chunks
+from entrosparse._tables import as_rows
 from entrosparse.learning import OnlineEM, train
 
 path, batch_size = sys.argv[1], int(sys.argv[2])
@@ -288,7 +274,7 @@ learn(as_rows(table[:10_000]), as_rows(table[:1000]))  # what libraries take onc
 base = peak = anonymous()
 threading.Thread(target=watch, daemon=True).start()
 rows = as_rows(table)
-total = sum(block.sum(dtype=float) for block in chunks(rows, batch_size))
+total = sum(rows[k : k + batch_size].sum(dtype=float) for k in range(0, len(rows), batch_size))
 learn(rows, as_rows(table[:1000]))
 streamed = peak
 held = table[: len(table) // 2].copy()

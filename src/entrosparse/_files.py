@@ -15,17 +15,8 @@ def write_atomically(path: str | os.PathLike[str], writer: Callable[[BinaryIO], 
     Whoever opens ``path`` finds what was there before or all of the new content, even when the process
     is killed or the disk fills up while it writes.
 
-    Parameters
-    ----------
-    path : path-like
-        The file to create or replace. Its folder must exist.
-    writer : callable
-        Called once with a binary file open for writing.
-
-    Raises
-    ------
-    OSError
-        When the file cannot be written; ``path`` is then as it was before.
+    The writer is called once, with a binary file open for writing. After an error, such as the OSError of a
+    folder that does not exist, ``path`` is as it was before.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -44,15 +35,7 @@ def write_atomically(path: str | os.PathLike[str], writer: Callable[[BinaryIO], 
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary folder to fill, and rename it to ``path`` in one step when it is complete.
 
-    Parameters
-    ----------
-    path : path-like
-        The folder to make; it must not exist, and the folder that it is in must.
-
-    Raises
-    ------
-    OSError
-        When the folder cannot be made; nothing is then left of it.
+    The folder must not exist, and the one that it is in must. After an error nothing is left of it.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")

@@ -12,7 +12,6 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 
-from entrosparse._checks import check_whole
 from entrosparse.errors import FileFormatError, InputError
 
 
@@ -23,17 +22,8 @@ class TableRows:
     ``rows[index]`` takes a slice or an array of integers, in any order and with repetitions, and returns a
     new C-contiguous array of shape (n, n_features). The table is read in ascending order, each row once.
 
-    Parameters
-    ----------
-    table : array-like of shape (n_rows, n_features)
-        Anything with a shape, a dtype, and rows that are read by a slice or an ascending array of integers.
-
-    Attributes
-    ----------
-    n_rows, n_features : int
-        Shape of the table.
-    dtype : numpy.dtype
-        Of what is returned: float32 for a table of float32 or float16, else float64.
+    The table is anything with a shape, a dtype, and rows that are read by a slice or an ascending array of
+    integers. Its rows are returned as float32 if they are float32 or float16, else as float64.
 
     Raises
     ------
@@ -78,19 +68,11 @@ class TableRows:
 
 
 def as_rows(X: Any) -> TableRows:
-    """Return the rows of a table without reading them.
+    """Return the rows of a table (n_rows, n_features) without reading them.
 
-    Parameters
-    ----------
-    X : array-like of shape (n_rows, n_features)
-        A NumPy array or memory map, a SciPy sparse matrix or array, a Zarr array, an HDF5 dataset, a PyTorch
-        tensor, or anything else with a shape, a dtype and rows that can be indexed. A sparse table is held as
-        CSR, and its rows are filled in as they are read; a tensor is brought to the CPU.
-
-    Returns
-    -------
-    TableRows
-        Float32 stays float32 and float16 becomes it; all other real numbers are read as float64.
+    The table is a NumPy array or memory map, a SciPy sparse matrix or array, a Zarr array, an HDF5 dataset, a
+    PyTorch tensor, or anything else with a shape, a dtype and rows that can be indexed. A sparse table is
+    held as CSR, and its rows are filled in as they are read; a tensor is brought to the CPU.
 
     Raises
     ------
@@ -116,37 +98,10 @@ def as_rows(X: Any) -> TableRows:
     return TableRows(X)
 
 
-def chunks(rows: Any, size: int) -> Iterator[NDArray[np.floating[Any]]]:
-    """Yield consecutive blocks of rows; the last one holds what is left.
-
-    Parameters
-    ----------
-    rows : TableRows, or other rows indexed by a slice
-        The table.
-    size : int
-        Rows in a block, at least 1.
-
-    Raises
-    ------
-    InputError
-        If ``size`` is out of range.
-    """
-    check_whole("size", size, 1)
-    return (rows[first : first + size] for first in range(0, len(rows), size))
-
-
 def stream(batches: Iterable[Any]) -> Iterator[NDArray[np.floating[Any]]]:
-    """Yield the batches of an iterable that may only be passed once, and check that their columns agree.
+    """Yield the batches of an iterable that may only be passed once, in the dtype of the first.
 
-    Parameters
-    ----------
-    batches : iterable of array-like of shape (n, n_features)
-        Each is what `as_rows` takes; their numbers of rows may differ.
-
-    Yields
-    ------
-    ndarray of shape (n, n_features)
-        In the dtype of the first batch.
+    Each is what `as_rows` takes. Their numbers of rows may differ; their columns must agree.
 
     Raises
     ------
@@ -171,21 +126,9 @@ def stream(batches: Iterable[Any]) -> Iterator[NDArray[np.floating[Any]]]:
 
 
 def read_rows(path: Path, n_features: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Read prepared data points from a ``.npy`` file, or from a ``.npz`` file of one array.
+    """Read prepared data points (N, D) from a ``.npy`` file, or from a ``.npz`` file of one array.
 
-    Parameters
-    ----------
-    path : Path
-        The file; it is never unpickled.
-    n_features : int
-        Number D of columns that it must have.
-    dtype : numpy.dtype
-        The type to which the numbers are brought.
-
-    Returns
-    -------
-    ndarray of shape (N, D)
-        At least one data point.
+    There is at least one data point, with ``n_features`` columns. Nothing is unpickled.
 
     Raises
     ------
@@ -196,8 +139,8 @@ def read_rows(path: Path, n_features: int, dtype: np.dtype[Any]) -> NDArray[Any]
     InputError
         If the array has another shape, or numbers that are not finite.
     """
-    expected = f"'{path}' must be a .npy file, or a .npz file of one array, of finite numbers in D = "
-    expected += f"{n_features} columns"
+    kind = "a .npy file, or a .npz file of one array, of finite numbers"
+    expected = f"'{path}' must be {kind} in D = {n_features} columns"
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)

@@ -1,21 +1,14 @@
 """Data: images and their whitening, patches of them, and the artificial bars."""
 
-from entrosparse.images._bars import BarsData, bars
-from entrosparse.images._patches import Patches, random_patches, split_patches, tile_patches
-from entrosparse.images._pictures import Image, default_images, load_images
-from entrosparse.images._whitening import WHITENINGS, PreparedImages, prepare_images
-
-__all__ = [
-    "WHITENINGS",
-    "BarsData",
-    "Image",
-    "Patches",
-    "PreparedImages",
-    "bars",
-    "default_images",
-    "load_images",
-    "prepare_images",
-    "random_patches",
-    "split_patches",
-    "tile_patches",
-]
+from entrosparse.images._bars import BarsData as BarsData
+from entrosparse.images._bars import bars as bars
+from entrosparse.images._patches import Patches as Patches
+from entrosparse.images._patches import random_patches as random_patches
+from entrosparse.images._patches import split_patches as split_patches
+from entrosparse.images._patches import tile_patches as tile_patches
+from entrosparse.images._pictures import Image as Image
+from entrosparse.images._pictures import default_images as default_images
+from entrosparse.images._pictures import load_images as load_images
+from entrosparse.images._whitening import WHITENINGS as WHITENINGS
+from entrosparse.images._whitening import PreparedImages as PreparedImages
+from entrosparse.images._whitening import prepare_images as prepare_images

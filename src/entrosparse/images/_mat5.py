@@ -23,17 +23,8 @@ _COMPLEX = 0x0800
 def read_mat5(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
     """Return the real numeric arrays by name; structures, cells, texts and the like are left out.
 
-    Parameters
-    ----------
-    content : bytes
-        The whole file.
-    most_bytes : int
-        Most bytes to which all compressed elements together may be unpacked.
-
-    Raises
-    ------
-    ValueError, struct.error, zlib.error
-        If the file is damaged.
+    All compressed elements together may be unpacked to ``most_bytes`` bytes. A damaged file raises a
+    ValueError, a struct.error or a zlib.error.
     """
     order = ">" if content[126:128] == b"MI" else "<"
     arrays: dict[str, NDArray[Any]] = {}

@@ -122,7 +122,7 @@ def default_images() -> list[Image]:
     """
     folder = Path(str(files("skimage.data")))
     images = []
-    for name in _PHOTOGRAPHS:
+    for name in _INSTALLED:
         (whole,) = _read_file(folder / name)
         height, width = (side // 2 for side in whole.pixels.shape)
         blocks = whole.pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
@@ -160,23 +160,18 @@ def _read_file(path: Path) -> list[Image]:
             f"'{path}' must hold a real numeric array of height x width (x n), at least 2 x 2 pixels; "
             f"found {'; '.join(found[:5]) or 'no array'}"
         )
-    return [
-        Image(path.name + _printable(label), pixels)
-        for name, array in usable.items()
-        for label, pixels in _slices(name, array)
-    ]
+    images = []
+    for label, array in usable.items():
+        name = path.name + _printable(label)
+        if array.ndim == 2:
+            images.append(Image(name, array))
+        else:
+            images += [Image(f"{name}[{k}]", array[:, :, k]) for k in range(array.shape[2])]
+    return images
 
 
 def _is_numeric_picture(array: NDArray[Any]) -> bool:
     return array.dtype.kind in "uif" and array.ndim in (2, 3) and min(array.shape[:2]) >= 2 and array.size > 0
-
-
-def _slices(label: str, array: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    if array.ndim == 2:
-        yield label, array
-    else:
-        for index in range(array.shape[2]):
-            yield f"{label}[{index}]", array[:, :, index]
 
 
 def _one_line(error: Exception) -> str:
@@ -293,14 +288,8 @@ _QUIET = logging.NullHandler()
 
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
-_PHOTOGRAPHS = (
-    "astronaut.png",
-    "camera.png",
-    "chelsea.png",
-    "coffee.png",
-    "motorcycle_left.png",
-    "rocket.jpg",
-)
+# Photographs that come with scikit-image.
+_INSTALLED = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"]
 
 _READERS: dict[str, Callable[[BinaryIO], dict[str, NDArray[Any]]]] = {
     **dict.fromkeys(_PICTURE_SUFFIXES, _read_picture),

@@ -86,10 +86,6 @@ def _standardised(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
     return centred / centred.std()
 
 
-def _unchanged(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    return image
-
-
 def _olshausen(image: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.fft import dctn, idctn
 
@@ -101,6 +97,6 @@ def _olshausen(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 WHITENINGS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "olshausen": _olshausen,
-    "none": _unchanged,
+    "none": lambda image: image,
 }
 """Whitening of one standardised image, by name."""
