@@ -73,73 +73,50 @@ def _config_first(arguments: Sequence[str]) -> list[str]:
     return rest if found.config is None else [*rest[:1], "--config", found.config, *rest[1:]]
 
 
+def _new_parser(description: str, **options: Any) -> ArgumentParser:
+    return ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False, **options)
+
+
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="entrosparse",
-        description="Learn sparse codes with honest uncertainty, by the entropy ELBO.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
+    description = "Learn sparse codes with honest uncertainty, by the entropy ELBO."
+    parser = _new_parser(description, prog="entrosparse")
     commands = parser.add_subcommands(required=True, dest="command")
 
-    fit = ArgumentParser(
-        description="Learn a dictionary from images.", exit_on_error=False, allow_abbrev=False
-    )
+    fit = _new_parser("Learn a dictionary from images.")
     fit.add_argument("--config", action="config", help="settings in a YAML file; flags win over it")
-    fit.add_argument(  # A default here would win over the file, so a missing input has none.
-        "input",
-        nargs="?",
-        type=str,
-        default=argparse.SUPPRESS,
-        help="folder or file of images; photographs by default",
-    )
+    source = "folder or file of images; photographs by default"
+    # A default here would win over the file, so a missing input has none.
+    fit.add_argument("input", nargs="?", type=str, default=argparse.SUPPRESS, help=source)
     for parameter in fields(FitConfig):
-        fit.add_argument(
-            f"--{parameter.name.replace('_', '-')}",
-            type=parameter.type,
-            default=parameter.default,
-            help=parameter.metadata["help"],
-        )
+        flag, description = f"--{parameter.name.replace('_', '-')}", parameter.metadata["help"]
+        fit.add_argument(flag, type=parameter.type, default=parameter.default, help=description)
     fit.add_argument("--out", type=str, help="new folder for the run; runs/<date and time> by default")
     commands.add_subcommand("fit", fit, help="learn a dictionary from images")
 
-    encode = ArgumentParser(
-        description="Infer the codes of data under a learned model.", exit_on_error=False, allow_abbrev=False
-    )
+    encode = _new_parser("Infer the codes of data under a learned model.")
     encode.add_argument("run", type=str, help="run folder")
     encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
-    encode.add_argument(
-        "--rows", action="store_true", help="INPUT is a .npy or .npz array, one prepared data point per row"
-    )
-    encode.add_argument(
-        "--covariance",
-        type=str,
-        help="diagonal, low-rank or full, of the posteriors that are written; that of the run by default",
-    )
+    rows = "INPUT is a .npy or .npz array, one prepared data point per row"
+    encode.add_argument("--rows", action="store_true", help=rows)
+    kinds = "diagonal, low-rank or full, of the posteriors that are written; that of the run by default"
+    encode.add_argument("--covariance", type=str, help=kinds)
     encode.add_argument("--out", type=str, required=True, help="file of the codes, .npz")
     commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
 
-    reproduce = ArgumentParser(
-        description="Run results of the paper, and lay them beside what it reports.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
+    reproduce = _new_parser("Run results of the paper, and lay them beside what it reports.")
     reproduce.add_argument("name", type=str, help="result to run; all, or list to see them")
-    reproduce.add_argument(
-        "--scale", type=str, default="small", help="smoke, small (minutes) or paper (hours)"
-    )
-    reproduce.add_argument("--images", type=str, help="folder or file of images; photographs by default")
-    reproduce.add_argument(
-        "--dictionary", type=str, help=".npy file of a dictionary (D, H) for external-dictionary"
-    )
+    scales = "smoke, small (minutes) or paper (hours)"
+    reproduce.add_argument("--scale", type=str, default="small", help=scales)
+    reproduce.add_argument("--images", type=str, help=source)
+    dictionary = ".npy file of a dictionary (D, H) for external-dictionary"
+    reproduce.add_argument("--dictionary", type=str, help=dictionary)
     reproduce.add_argument("--out", type=str, help="new folder; runs/reproduce-<scale> by default")
-    reproduce.add_argument(
-        "--resume", action="store_true", help="keep the results in the folder, run the rest"
-    )
+    rest = "keep the results in the folder, run the rest"
+    reproduce.add_argument("--resume", action="store_true", help=rest)
     commands.add_subcommand("reproduce", reproduce, help="run the paper's figures and tables")
 
     for name, description in _OF_A_RUN.items():
-        command = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
+        command = _new_parser(description)
         command.add_argument("run", type=str, help="run folder")
         commands.add_subcommand(name, command, help=description)
     return parser
@@ -226,11 +203,20 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
 
 def _finish(out: Path) -> int:
     """Write the report of a complete run, and remove its checkpoints, which are not needed any more."""
+    code = _write_report(out)
+    _checkpoints(out).remove()
+    return code
+
+
+def _report(options: Namespace) -> int:
+    return _write_report(Path(options.run))
+
+
+def _write_report(out: Path) -> int:
     from entrosparse.app.reports import write_report
     from entrosparse.app.runs import load_run
 
     write_report(load_run(out))
-    _checkpoints(out).remove()
     print(f"wrote {out / 'report.html'}")
     return 0
 
@@ -302,10 +288,8 @@ def _reproduce(options: Namespace) -> int:
 
 
 def _print_result(result: "SavedResult") -> None:
-    held = sum(claim.holds for claim in result.claims)
-    print(
-        f"{result.name:<22}{result.seconds:>7.0f} s   {held} of {len(result.claims)} claims hold", flush=True
-    )
+    claims = f"{sum(claim.holds for claim in result.claims)} of {len(result.claims)} claims hold"
+    print(f"{result.name:<22}{result.seconds:>7.0f} s   {claims}", flush=True)
 
 
 def _info(options: Namespace) -> int:
@@ -315,16 +299,6 @@ def _info(options: Namespace) -> int:
     lines = summarise(run) | {"learned from": run.info.source, "version": run.info.version}
     for name, value in lines.items():
         print(f"{name:<30}{value}")
-    return 0
-
-
-def _report(options: Namespace) -> int:
-    from entrosparse.app.reports import write_report
-    from entrosparse.app.runs import load_run
-
-    run = load_run(options.run)
-    write_report(run)
-    print(f"wrote {run.path / 'report.html'}")
     return 0
 
 

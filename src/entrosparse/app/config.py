@@ -11,12 +11,8 @@ if TYPE_CHECKING:
     from entrosparse.recipes import Recipe
 
 
-def _integer(default: int, minimum: int, description: str) -> Any:
+def _setting(default: Any, description: str, minimum: int | None = None) -> Any:
     return field(default=default, metadata={"help": description, "minimum": minimum})
-
-
-def _name(default: str | bool, description: str) -> Any:
-    return field(default=default, metadata={"help": description})
 
 
 @final
@@ -53,18 +49,18 @@ class FitConfig:
         Decides the patches drawn, their order and the start of learning.
     """
 
-    n_components: int = _integer(100, 1, "number of generative fields H")
-    patch_size: int = _integer(16, 2, "side of the square patches, in pixels")
-    n_patches: int = _integer(204_800, 1, "patches drawn from the images for learning")
-    covariance: str = _name("diagonal", "covariance of the posteriors: diagonal, low-rank or full")
-    rank: int = _integer(5, 1, "rank of the low-rank covariance")
-    prior: str = _name("laplace", "prior of the codes: laplace or gaussian")
-    epochs: int = _integer(10, 1, "passes over the patches")
-    batch_size: int = _integer(512, 1, "patches per minibatch")
-    annealing: str = _name("none", "entropy annealing: none, prior, likelihood or tempering")
-    stretch_annealing: bool = _name(False, "spread the annealing of 10 epochs over all epochs")
-    whiten: str = _name("olshausen", "whitening of the images: olshausen or none")
-    seed: int = _integer(0, 0, "seed of the patches, their order and the start of learning")
+    n_components: int = _setting(100, "number of generative fields H", 1)
+    patch_size: int = _setting(16, "side of the square patches, in pixels", 2)
+    n_patches: int = _setting(204_800, "patches drawn from the images for learning", 1)
+    covariance: str = _setting("diagonal", "covariance of the posteriors: diagonal, low-rank or full")
+    rank: int = _setting(5, "rank of the low-rank covariance", 1)
+    prior: str = _setting("laplace", "prior of the codes: laplace or gaussian")
+    epochs: int = _setting(10, "passes over the patches", 1)
+    batch_size: int = _setting(512, "patches per minibatch", 1)
+    annealing: str = _setting("none", "entropy annealing: none, prior, likelihood or tempering")
+    stretch_annealing: bool = _setting(False, "spread the annealing of 10 epochs over all epochs")
+    whiten: str = _setting("olshausen", "whitening of the images: olshausen or none")
+    seed: int = _setting(0, "seed of the patches, their order and the start of learning", 0)
 
     @property
     def recipe(self) -> "Recipe":
@@ -87,7 +83,7 @@ class FitConfig:
             With one line that names the setting, what is expected and what came.
         """
         for parameter in fields(self):
-            minimum, value = parameter.metadata.get("minimum"), getattr(self, parameter.name)
+            minimum, value = parameter.metadata["minimum"], getattr(self, parameter.name)
             whole = isinstance(value, Integral) and not isinstance(value, bool)
             if minimum is not None and not (whole and value >= minimum):
                 raise InputError(

@@ -18,12 +18,7 @@ _HEADER = f"{'epoch':>5} {'ELBO':>10} {'H[q(z)]':>10} {'H[p(z)]':>10} {'H[p(x|z)
 class FitProgress(Callback):
     """Prints a line for each epoch; on a terminal, also shows a bar with the rate and the time left.
 
-    Parameters
-    ----------
-    epochs : int
-        Epochs of the run.
-    n_samples : int
-        Patches of the run, over all epochs.
+    ``n_samples`` counts the patches of the run over all epochs.
     """
 
     def __init__(self, epochs: int, n_samples: int) -> None:

@@ -14,13 +14,7 @@ from entrosparse.app.runs import Run, summarise
 
 
 def write_report(run: Run) -> None:
-    """Write ``fields.png`` and ``report.html`` into the folder of a run, from what the run holds.
-
-    Raises
-    ------
-    OSError
-        When a file cannot be written; it is then as it was before.
-    """
+    """Write ``fields.png`` and ``report.html`` into the folder of a run, each whole or not at all."""
     side = run.info.config.patch_size
     figure = plots.draw_fields(run.model.dictionary.numpy(), run.model.prior_scale.numpy(), (side, side))
     image = io.BytesIO()
@@ -36,9 +30,8 @@ def _render(run: Run, fields: bytes) -> bytes:
     history = run.history
     epochs = [record.epoch for record in history]
     entropies = {
-        "posterior": [record.posterior_entropy for record in history],
-        "prior": [record.prior_entropy for record in history],
-        "likelihood": [record.likelihood_entropy for record in history],
+        name: [getattr(record, f"{name}_entropy") for record in history]
+        for name in ("posterior", "prior", "likelihood")
     }
     annealed = [(record.gamma, record.delta) != (1.0, 1.0) for record in history]
     return render(
@@ -69,6 +62,5 @@ def _draw_examples(run: Run) -> Figure:
 def _svg(figure: Figure) -> Markup:
     """Return a figure as an SVG element whose text and axes take the colour of the page."""
     text = io.StringIO()
-    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(text, format="svg", metadata=metadata)
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return inline_svg(text.getvalue())

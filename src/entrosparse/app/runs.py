@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO, TypeVar, final, get_type_hints
+from typing import TypeVar, final, get_type_hints
 
 import numpy as np
 
@@ -99,16 +99,8 @@ class Run:
 class RunWriter(Callback):
     """Writes a run folder while learning goes on, one epoch after the other.
 
-    Parameters
-    ----------
-    path : path-like
-        The folder to make; it must not exist, unless the run goes on.
-    info : RunInfo
-        Contents of ``config.json``.
-    examples : array of shape (N, D)
-        Held-out patches that the report shows.
-    history : sequence of EpochRecord
-        What the folder holds, if it is that of a run that goes on.
+    The folder must not exist, unless the run goes on; then ``history`` is what it holds. The examples (N, D)
+    are held-out patches that the report shows.
     """
 
     def __init__(
@@ -126,12 +118,8 @@ class RunWriter(Callback):
     def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
         """Write the model and the record of an epoch, in place of records from this epoch on.
 
-        The first call for a new run makes the folder.
-
-        Raises
-        ------
-        OSError
-            When the disk refuses; what was there before is still usable.
+        The first call for a new run makes the folder. When the disk refuses, with an OSError, what was there
+        before is still usable.
         """
         history = [*(before for before in self.history if before.epoch < record.epoch), record]
         if self.history:
@@ -145,11 +133,8 @@ class RunWriter(Callback):
         with whole_folder(self.path) as aside:
             text = json.dumps({"format": FORMAT, **asdict(self._info)}, indent=2, ensure_ascii=False) + "\n"
             write_atomically(aside / "config.json", lambda file: file.write(text.encode()))
-            write_atomically(aside / "examples.npz", self._write_examples)
+            write_atomically(aside / "examples.npz", lambda file: np.savez(file, patches=self._examples))
             _write_epoch(aside, model, history)
-
-    def _write_examples(self, file: BinaryIO) -> None:
-        np.savez(file, patches=self._examples)
 
 
 def pick_examples(patches: np.ndarray) -> np.ndarray:
@@ -159,13 +144,7 @@ def pick_examples(patches: np.ndarray) -> np.ndarray:
 
 
 def check_new_folder(path: str | os.PathLike[str]) -> None:
-    """Check that a run folder can be made at ``path``, and make nothing.
-
-    Raises
-    ------
-    InputError
-        If something is there already, or the place where it would be made cannot be written to.
-    """
+    """Raise InputError if something is at ``path`` already, or no run folder can be written there."""
     path = Path(path)
     if os.path.lexists(path):
         raise InputError(f"the 'out' parameter must be a folder that does not exist yet; got '{path}'")
@@ -242,8 +221,8 @@ def _read_history(path: Path) -> tuple[EpochRecord, ...]:
 
     def build() -> tuple[EpochRecord, ...]:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return tuple(EpochRecord(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows)
+            rows = csv.DictReader(file)
+            return tuple(EpochRecord(**{key: kind(row[key]) for key, kind in kinds.items()}) for row in rows)
 
     history = _read(path, build)
     if not history:
