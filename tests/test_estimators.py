@@ -291,8 +291,9 @@ def test_fit_goes_on_from_checkpoints(tmp_path, digits, monkeypatch, algorithm):
             cut.fit(digits)
     assert not hasattr(cut, "components_")
     assert any((tmp_path / "run").iterdir())
-    with pytest.raises(InputError, match="n_components"):
-        clone(cut).set_params(n_components=7).fit(digits)
+    kept = list((tmp_path / "run").iterdir())
+    clone(cut).set_params(n_components=7).fit(digits)  # has a folder of its own
+    assert list((tmp_path / "run").iterdir()) == kept
     cut.fit(digits)
     np.testing.assert_array_equal(cut.components_, whole.components_)
     assert [row["elbo"] for row in cut.history_] == [row["elbo"] for row in whole.history_]
@@ -418,6 +419,49 @@ def test_partial_fit_learns_and_counts_by_weight(digits):
     repeated.partial_fit(np.repeat(digits[:50], counts, axis=0))
     np.testing.assert_allclose(weighted.components_, repeated.components_, atol=1e-9)
     np.testing.assert_allclose(weighted.prior_scale_, repeated.prior_scale_, rtol=1e-9)
+
+
+WAYS_TO_LEARN = {
+    "batch": {"algorithm": "batch", "max_epochs": 60},
+    "online": {"algorithm": "online", "max_epochs": 4},
+    "encoder": {"inference": "encoder", "max_epochs": 4},
+    "refined": {"inference": "refined", "max_epochs": 2},
+    "partial_fit": {},
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("factor", [1e-6, 1.0 / 1797, 1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("way", WAYS_TO_LEARN)
+def test_only_relative_weights_matter(digits, way, dtype, factor):
+    X = digits[:900, 16:48].astype(dtype)
+    weights = 0.5 + np.random.default_rng(0).random(len(X))
+    one, other = (SparseCoding(6, random_state=0, batch_size=100, **WAYS_TO_LEARN[way]) for _ in range(2))
+    for coding, sample_weight in ((one, weights), (other, factor * weights)):
+        if way == "partial_fit":
+            for k in range(0, 900, 100):
+                coding.partial_fit(X[k : k + 100], sample_weight=sample_weight[k : k + 100])
+        else:
+            coding.fit(X, sample_weight=sample_weight)
+    assert other.score(X) == pytest.approx(one.score(X), abs=0.5 if dtype == np.float32 else 0.05)
+    if (
+        dtype == np.float64
+    ):  # Adam divides by the size of gradients, however small, and so amplifies rounding.
+        tolerance = 1e-2 if way == "encoder" else 1e-5
+        np.testing.assert_allclose(other.components_, one.components_, atol=tolerance)
+    plain = SparseCoding(6, random_state=0, batch_size=100, **WAYS_TO_LEARN[way])
+    if way in ("online", "batch"):
+        assert other.score(X) > plain.fit(X).score(X) - 0.5
+
+
+def test_partial_fit_goes_on_after_an_encoder(digits):
+    """By steps of its own: no encoder of an earlier fit is left."""
+    coding = SparseCoding(6, inference="encoder", max_epochs=2, random_state=0).fit(digits)
+    coding.set_params(inference="variational").partial_fit(digits[:200])
+    exact = SparseCoding(6, init=coding.components_.T, max_epochs=1, algorithm="online").fit(digits)
+    assert coding._inference is None
+    assert coding.score(digits) > exact.score(digits) - 5.0
 
 
 def test_transform_does_not_depend_on_the_batch(fitted, digits):

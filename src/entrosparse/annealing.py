@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import final
 
 from entrosparse.errors import InputError
@@ -27,8 +28,9 @@ class EntropyWeights:
     def __post_init__(self) -> None:
         for name in ("prior", "likelihood"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not (isinstance(value, Real) and 0.0 < float(value) < math.inf):
                 raise InputError(f"the '{name}' entropy weight must be a finite number > 0; got {value!r}")
+            object.__setattr__(self, name, float(value))
 
 
 Schedule = Callable[[float], EntropyWeights]

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,15 +12,16 @@ from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from entrosparse._tables import TableRows, stream
+from entrosparse import _tables
+from entrosparse._tables import TableRows
 from entrosparse.annealing import SCHEDULES
 from entrosparse.errors import InputError
 from entrosparse.estimators._epochs import CallbackSupportMixin, HistoryInUnits, with_callbacks
 from entrosparse.estimators._fitted import FittedSparseCoding
+from entrosparse.estimators._stream import Stream
 from entrosparse.estimators._units import StandardizedRows, Units, without_repeats
 from entrosparse.learning import (
     DICTIONARIES,
-    Batch,
     Callback,
     Checkpoints,
     Learner,
@@ -77,7 +77,8 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         Algorithm "batch" stops when an iteration gains less than this, in nats per sample.
     checkpoint_dir : str, default=None
         Folder where ``fit`` keeps what it takes to go on: the same call of ``fit`` after a crash ends as if
-        there had been none. It is removed when ``fit`` ends. Needs a ``random_state``.
+        there had been none. Other parameters or data have a folder of their own in it, so that the candidates
+        of a grid search do not meet; each is removed when its ``fit`` ends. Needs a ``random_state``.
     warm_start : bool, default=False
         Start from the dictionary of the last fit.
     device : str, default="cpu"
@@ -121,7 +122,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     (150, 3)
     """
 
-    _state: Any = None
+    _stream: Stream | None = None
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "covariance": [StrOptions(set(COVARIANCES)), callable],
@@ -217,7 +218,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             )
         if hasattr(self, "components_"):
             del self.components_
-        for batch in stream(X):
+        for batch in _tables.stream(X):
             self.partial_fit(batch)
 
     def _fit_rows(self, rows: TableRows, weights: NDArray[np.float64] | None) -> None:
@@ -236,7 +237,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             result = self._train(learner, StandardizedRows(rows, units), weights, seed, folder, told)
             runs.append((result, told.history))
         result, self.history_ = max(runs, key=lambda run: run[1][-1]["elbo"])
-        self._state = None
+        self._stream = None
         self._keep(units, result.model, self._inference_after(result.inference))
         self.elbo_ = self.history_[-1]["elbo"]
         self.n_iter_ = self.history_[-1]["epoch"]
@@ -275,8 +276,9 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     def partial_fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Learn from one minibatch, by a step of online EM, or of an encoder.
 
-        The first batch fixes the centre and the unit of the data. Running statistics weigh batches by their
-        size, and the step falls with the square root of the number of batches.
+        The first batch fixes the centre and the unit of the data, and the unit of the weights, of which only
+        relative values matter. Running statistics weigh batches by their size. The step falls with the square
+        root of the number of batches; a batch below their mean size takes a smaller one.
 
         Parameters
         ----------
@@ -298,23 +300,21 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             weights = self._weights(sample_weight, rows)
             units = Units.from_rows(rows, weights) if first else self._units
             if first:
-                self._state = None
                 self.n_iter_, self.history_, self.converged_ = 0, [], True
+            stream = None if first else self._stream
             x = units.standardize(rows[:]).to(self.device)
-            row_weight = None if weights is None else torch.as_tensor(weights).to(x)
-            if self._state is None:
+            if stream is None:
+                stream = Stream(1.0 if weights is None else float(weights.mean()))
+            row_weight = stream.relative(weights, x)
+            if stream.state is None:
                 generator = torch.Generator().manual_seed(self._seeds()[0])
                 start = (x, self._n_components, self._initial_dictionary(), self._recipe().prior_part)
                 model = initial_model(*start, generator, row_weight) if first else self._model.to(x)
-                self._state = learner.start(model, x, generator)
+                stream.state = learner.start(model, x, generator)
             self.n_iter_ += 1
-            size = len(x) if row_weight is None else float(row_weight.sum())
-            step_factor = min(1.0, size / self.batch_size) * 2.0 / (1.0 + self.n_iter_**0.5)
-            self._state = learner.step(
-                self._state, Batch(x, sample_weight=row_weight, step_factor=step_factor)
-            )
-            inference = self._inference_after(self._state.inference)
-            self._keep(units, self._state.model, inference, reorder=False)
+            self._stream = stream.learned(learner, x, row_weight, self.n_iter_)
+            state = self._stream.state
+            self._keep(units, state.model, self._inference_after(state.inference), reorder=False)
             self.elbo_ = self.score(X)
         return self
 
@@ -378,10 +378,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         """Return where each run keeps what it takes to go on."""
         if self.checkpoint_dir is None:
             return [None] * self.n_init
-        folder = Path(self.checkpoint_dir)
-        if self.n_init == 1:
-            return [Checkpoints(folder)]
-        return [Checkpoints(folder / f"run-{k}") for k in range(self.n_init)]
+        return [Checkpoints(self.checkpoint_dir, shared=True) for _ in range(self.n_init)]
 
     def _inference_after(self, inference: Any) -> Any:
         """Return how codes are found after learning, given how they were found in it."""

@@ -36,11 +36,14 @@ class AdamState:
         The encoder.
     optimizer : torch.optim.Adam
         Of the encoder and, if it learns by Adam too, of the dictionary.
+    noise : Tensor of uint8
+        State of PyTorch's own random generator for the encoder, which dropout draws from.
     """
 
     running: RunningState
     amortized: AmortizedInference
     optimizer: torch.optim.Adam
+    noise: Tensor
 
     @property
     def model(self) -> SparseCodingModel:
@@ -90,6 +93,7 @@ class AdamLearner(Learner):
                     {"params": [nn.Parameter(model.dictionary.clone())], "factor": _DICTIONARY_RATE},
                 ]
             ),
+            generator.get_state(),
         )
 
     def step(self, state: AdamState, batch: Batch) -> AdamState:
@@ -103,11 +107,13 @@ class AdamLearner(Learner):
             If the objective, or something that the encoder returns, is not finite.
         """
         (dictionary,) = state.optimizer.param_groups[-1]["params"]
-        record = _ascend(state, batch, unit_columns(dictionary), self.learning_rate, self.max_gradient_norm)
+        rates = (self.learning_rate, self.max_gradient_norm)
+        record, noise = _ascend(state, batch, unit_columns(dictionary), *rates)
         with torch.no_grad():
             dictionary.copy_(unit_columns(dictionary))
             averages = state.running.average(record, batch.weights)
-            return replace(state, running=state.running.follow(dictionary.detach().clone(), averages))
+            running = state.running.follow(dictionary.detach().clone(), averages)
+            return replace(state, running=running, noise=noise)
 
     def at_noise_floor(self, state: AdamState) -> bool:
         """Return whether the noise variance had to be kept from falling to zero."""
@@ -143,12 +149,14 @@ class RefinedEM(Learner):
             replace(running, inference=RefinedInference(amortized, running.inference)),
             amortized,
             torch.optim.Adam([{"params": list(amortized.encoder.parameters()), "factor": 1.0}]),
+            generator.get_state(),
         )
 
     def step(self, state: AdamState, batch: Batch) -> AdamState:
         """Return the state after one minibatch; errors are those of :class:`AdamLearner`."""
-        _ascend(state, batch, state.model.dictionary, self.learning_rate, self.max_gradient_norm)
-        return replace(state, running=self.online_em.step(state.running, batch))
+        rates = (self.learning_rate, self.max_gradient_norm)
+        _, noise = _ascend(state, batch, state.model.dictionary, *rates)
+        return replace(state, running=self.online_em.step(state.running, batch), noise=noise)
 
     def at_noise_floor(self, state: AdamState) -> bool:
         """Return whether the noise variance had to be kept from falling to zero."""
@@ -157,11 +165,14 @@ class RefinedEM(Learner):
 
 def _ascend(
     state: AdamState, batch: Batch, dictionary: Tensor, learning_rate: float, max_norm: float
-) -> Statistics:
-    """Take one step of Adam up the objective of a minibatch, and return the minibatch's statistics."""
+) -> tuple[Statistics, Tensor]:
+    """Take one step of Adam up the objective of a minibatch; return its statistics and the next noise."""
     encoder, model, optimizer = state.amortized.encoder, state.model, state.optimizer
     encoder.train()
-    posterior = state.amortized.differentiable(batch.x, model)
+    with torch.random.fork_rng(devices=[]):  # Dropout draws from PyTorch's own generator and no other.
+        torch.set_rng_state(state.noise)
+        posterior = state.amortized.differentiable(batch.x, model)
+        noise = torch.get_rng_state()
     record = Statistics.collect(posterior, batch.x, dictionary, model.prior, batch.sample_weight)
     floor = state.running.floors.prior_scale(model, batch.weights)
     prior_scale = torch.maximum(optimal_scales(record)[0], floor)
@@ -180,7 +191,7 @@ def _ascend(
         group["lr"] = batch.step_factor * _cosine(batch.progress) * learning_rate * group["factor"]
     optimizer.step()
     encoder.eval()
-    return record
+    return record, noise
 
 
 def _cosine(progress: float) -> float:

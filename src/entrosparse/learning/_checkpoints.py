@@ -18,8 +18,9 @@ What a file must hold is known before it is read (see `entrosparse.learning._sna
 import json
 import math
 import os
+import re
 import secrets
-import shutil
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,16 +33,21 @@ from typing import Any, final, get_type_hints
 
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from entrosparse._files import write_atomically
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning._history import EpochRecord
+from entrosparse.learning._identity import digest
 from entrosparse.learning._snapshots import Snapshot, Task
 
 _FORMAT = 1
 _TENSORS, _NUMBERS, _MANIFEST = "tensors.safetensors", "numbers.json", "manifest.json"
-_NAME, _HISTORY = "checkpoint-", "history"
+_NAME, _HISTORY, _LOCK = "checkpoint-", "history", ".lock"
+_NUMBERED, _ASIDE = re.compile(r"checkpoint-\d{8,}"), re.compile(r"\.checkpoint-[0-9a-f]{8}")
+_FILES = "|".join(map(re.escape, (_TENSORS, _NUMBERS, _MANIFEST)))
+_OURS = re.compile(rf"{_FILES}|\.({_FILES})\.[0-9a-f]{{8}}\.partial")  # files aside are half written
 _KINDS = tuple(get_type_hints(EpochRecord).values())
 _TEXT_LIMIT = 2**20  # bytes
 _HEADER_LIMIT = 2**10  # bytes for each tensor
@@ -53,14 +59,18 @@ class Checkpoints:
     """A folder where a training run keeps what it takes to go on: the two newest of its snapshots.
 
     The state of the learner must be a dataclass; its tensors and numbers are kept, those in dataclasses,
-    modules and optimizers within it too.
+    modules and optimizers within it too. While a run uses the folder no other can. What this class did not
+    write it leaves alone, and it never follows a link.
 
     Parameters
     ----------
     folder : path-like
-        For one run alone; made when the first checkpoint is.
+        Made when the first checkpoint is.
     every_seconds : float
         Least time between two checkpoints; with 0 there is one after each minibatch.
+    shared : bool
+        Whether runs that differ share the folder: each has a folder of its own in it, named by what it is. So
+        the candidates of a grid search do not meet. Otherwise the checkpoints of another run are refused.
 
     Raises
     ------
@@ -68,11 +78,15 @@ class Checkpoints:
         If the time is not a number >= 0.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], every_seconds: float = 10.0) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], every_seconds: float = 10.0, shared: bool = False
+    ) -> None:
         if not every_seconds >= 0.0:
             raise InputError(f"the 'every_seconds' parameter must be a number >= 0; got {every_seconds}")
-        self.folder = Path(folder)
+        self.folder = self._place = Path(folder)
         self.every_seconds = every_seconds
+        self.shared = shared
+        self._lock: FileLock | None = None
         self._last: Path | None = None
         self._requested = False
         self._next_time = 0.0
@@ -110,21 +124,23 @@ class Checkpoints:
         files[_MANIFEST] = _json(
             {"format": _FORMAT, "files": {name: _seal(content) for name, content in files.items()}}
         )
-        number = 1 + max((int(path.name[len(_NAME) :]) for path in self._paths()), default=0)
-        new = self.folder / f"{_NAME}{number:08d}"
-        aside = self.folder / f".{_NAME}{secrets.token_hex(4)}"
         try:
-            aside.mkdir(parents=True)
+            self._place.mkdir(parents=True, exist_ok=True)
+            self._hold()
+            number = 1 + max((int(path.name[len(_NAME) :]) for path in self._paths()), default=0)
+            new = self._place / f"{_NAME}{number:08d}"
+            aside = self._place / f".{_NAME}{secrets.token_hex(4)}"
+            aside.mkdir()
             for name, content in files.items():
                 write_atomically(aside / name, partial(_write, content))
             _sync(aside)
             aside.rename(new)
-            _sync(self.folder)
+            _sync(self._place)
         except OSError as error:
             why = f"a checkpoint cannot be written: {error.strerror or error}"
-            raise OSError(error.errno, why, str(self.folder)) from error
+            raise OSError(error.errno, why, str(self._place)) from error
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            self._remove_leavings()
         self._remove_all_but(self._last, new)
         self._last, self._requested = new, False
         self._next_time = time.monotonic() + self.every_seconds
@@ -142,7 +158,7 @@ class Checkpoints:
         Raises
         ------
         InputError
-            If the checkpoints are of another task, or no checkpoint could be written.
+            If the checkpoints are of another task or in use by another run, or none could be written.
         FileFormatError
             If all checkpoints are damaged.
 
@@ -151,7 +167,12 @@ class Checkpoints:
         UserWarning
             For each damaged checkpoint that is newer than the one returned.
         """
+        if self.shared:
+            self._place = self.folder / f"run-{digest(json.dumps(task.words, sort_keys=True))[:16]}"
         self._check_place()
+        if self._place.is_dir():
+            self._hold()
+            self._remove_leavings()
         self._next_time = time.monotonic() + self.every_seconds
         paths = sorted(self._paths(), reverse=True)
         if not paths:
@@ -170,30 +191,78 @@ class Checkpoints:
             self._last = path
             return snapshot
         raise FileFormatError(
-            f"none of the checkpoints in '{self.folder}' can be used; remove it to start again; {damage[0]}"
+            f"none of the checkpoints in '{self._place}' can be used; remove it to start again; {damage[0]}"
         )
 
+    def release(self) -> None:
+        """Let other runs use the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
     def remove(self) -> None:
-        """Remove the checkpoints, once their run is complete, and the folder if nothing else is in it."""
-        self._remove_all_but()
-        with suppress(OSError):
-            self.folder.rmdir()
+        """Remove the checkpoints, once their run is complete, and the folders if nothing else is in them."""
+        if self._place.is_dir():
+            self._hold()
+            self._remove_leavings()
+            self._remove_all_but()
+            (self._place / _LOCK).unlink(missing_ok=True)
+            self.release()
+        for folder in (self._place, self.folder):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _hold(self) -> None:
+        """Keep other runs out until the lock is released or the process ends."""
+        if self._lock is None:
+            lock = FileLock(self._place / _LOCK, timeout=0)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise InputError(f"the checkpoints in '{self._place}' are in use by another run") from error
+            self._lock = lock
 
     def _paths(self) -> list[Path]:
-        return [path for path in self.folder.glob(f"{_NAME}*") if path.name[len(_NAME) :].isdecimal()]
+        return [
+            path
+            for path in self._place.glob(f"{_NAME}*")
+            if _NUMBERED.fullmatch(path.name) and _is_ours(path)
+        ]
 
     def _remove_all_but(self, *kept: Path | None) -> None:
-        for path in (*self._paths(), *self.folder.glob(f".{_NAME}*")):
+        for path in self._paths():
             if path not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
+
+    def _remove_leavings(self) -> None:
+        """Remove what a kill in the middle of writing left behind."""
+        for path in self._place.glob(f".{_NAME}*"):
+            if _ASIDE.fullmatch(path.name) and _is_ours(path):
+                _remove(path)
 
     def _check_place(self) -> None:
-        folder = self.folder.absolute()
+        folder = self._place.absolute()
         place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise InputError(
                 f"the folder of checkpoints must be one that can be written to; got '{self.folder}'"
             )
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether this is a folder, not a link, that holds nothing but files of a checkpoint."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    return all(_OURS.fullmatch(file.name) and stat.S_ISREG(file.lstat().st_mode) for file in path.iterdir())
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of ours; what appeared in it meanwhile stays."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if _OURS.fullmatch(file.name):
+                file.unlink()
+        folder.rmdir()
 
 
 def _read_numbers(path: Path, task: Task) -> dict[str, int | float]:
@@ -223,8 +292,8 @@ def _read_snapshot(path: Path, numbers: dict[str, int | float], into: Snapshot, 
     limit = sum(tensor.nbytes + _HEADER_LIMIT for tensor in expected.values())
     limit += 8 * len(_KINDS) * task.epochs + _HEADER_LIMIT
     with _any_damage_of(path):
-        known = {name: (type(number), True) for name, number in into.numbers().items()}
-        if {name: (type(number), math.isfinite(number)) for name, number in numbers.items()} != known:
+        known = into.numbers()
+        if numbers.keys() != known.keys() or not all(map(_fits, numbers.values(), map(known.get, numbers))):
             raise ValueError(f"'{_NUMBERS}' must hold other numbers")
         found = safetensors.torch.load(_sealed_bytes(path / _TENSORS, limit))
         rows = found.pop(_HISTORY)
@@ -247,6 +316,12 @@ def _read_snapshot(path: Path, numbers: dict[str, int | float], into: Snapshot, 
         ):
             raise ValueError("the position in the data is not one that a run comes to")
     return snapshot
+
+
+def _fits(number: Any, known: int | float | None) -> bool:
+    """Return whether a number can take the place of one that is known: whole numbers and bools stay such."""
+    kinds = (float, int) if type(known) is float else (type(known),)
+    return type(number) in kinds and math.isfinite(number)
 
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:

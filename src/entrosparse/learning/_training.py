@@ -107,7 +107,8 @@ def train(
     callbacks : sequence of Callback
         Told after each batch and each epoch, one after the other.
     checkpoints : Checkpoints, optional
-        Where what it takes to go on is kept.
+        Where what it takes to go on is kept: from time to time, and when a callback that is told of a batch
+        raises KeyboardInterrupt.
 
     Raises
     ------
@@ -148,22 +149,27 @@ def train(
     )
     with as_many_threads_as_help(source.batch_size, source.sample.shape[1], n_components):
         course = _Course(learner, source, schedule, callbacks, snapshot)
-        if checkpoints is not None:
-            settings = {
-                "learner": learner,
-                "n_components": n_components,
-                "init": init,
-                "prior": prior,
-                "epochs": epochs,
-                "batch_size": batch_size,
-                "annealing": schedule.changes,
-                "seed": seed,
-                "device": device,
-                "version": version("entrosparse"),
-            }
-            first_epoch = 1 if source.watched is None else 0
-            course.keep(checkpoints, Task(settings | source.settings(), epochs, len(data), first_epoch))
-        course.run()
+        try:
+            if checkpoints is not None:
+                settings = {
+                    "learner": learner,
+                    "n_components": n_components,
+                    "init": init,
+                    "prior": prior,
+                    "epochs": epochs,
+                    "batch_size": batch_size,
+                    "annealing": schedule.changes,
+                    "seed": seed,
+                    "device": device,
+                    "version": version("entrosparse"),
+                }
+                first_epoch = 1 if source.watched is None else 0
+                task = Task(settings | source.settings(), epochs, len(data), first_epoch)
+                course.keep(checkpoints, task)
+            course.run()
+        finally:
+            if checkpoints is not None:
+                checkpoints.release()
     converged = learner.converged(course.state)
     at_noise_floor = learner.at_noise_floor(course.state)
     if at_noise_floor:
@@ -223,6 +229,7 @@ class _Course:
         self._learner, self._source, self._schedule, self._callbacks = learner, source, schedule, callbacks
         self._checkpoints: Checkpoints | None = None
         self._task: Task | None = None
+        self._has_stepped = False
         self._now = start
 
     @property
@@ -239,7 +246,7 @@ class _Course:
         resumed = checkpoints.resume(task, self._one_step_on)
         if resumed is None:
             return
-        self._now = resumed
+        self._now, self._has_stepped = resumed, True
         samples_seen = self._epochs_done * self._source.n_rows + resumed.position
         for callback in self._callbacks:
             callback.on_resume(self.history, samples_seen)
@@ -274,11 +281,20 @@ class _Course:
             position += len(rows)
             seconds = self._now.seconds + time.perf_counter() - started
             self._now = replace(self._now, state=state, position=position, seconds=seconds)
-            for callback in self._callbacks:
-                callback.on_batch(epoch * n_rows + position)
-            if self._checkpoints is not None and self._task is not None and self._checkpoints.due:
-                self._checkpoints.save(self._now, self._task)
+            try:
+                for callback in self._callbacks:
+                    callback.on_batch(epoch * n_rows + position)
+            except KeyboardInterrupt:
+                self._save()
+                raise
+            if self._checkpoints is not None and self._checkpoints.due:
+                self._save()
         self._now = replace(self._now, generator=generator.get_state(), position=0)
+
+    def _save(self) -> None:
+        """Write a checkpoint; before the first step there is nothing to keep."""
+        if self._checkpoints is not None and self._task is not None and self._has_stepped:
+            self._checkpoints.save(self._now, self._task)
 
     def _step(self, epoch: int, x: Tensor, sample_weight: Tensor | None) -> Any:
         """Return the state after a batch; one without weight changes nothing."""
@@ -292,6 +308,7 @@ class _Course:
             sample_weight,
             min(1.0, size / min(self._source.batch_size, self._source.n_rows)),
         )
+        self._has_stepped = True
         return self._learner.step(self.state, batch)
 
     def _one_step_on(self) -> Snapshot:
