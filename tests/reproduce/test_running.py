@@ -12,7 +12,7 @@ from entrosparse.app import plots
 from entrosparse.app.cli import main
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.reproduce import EXPERIMENTS
-from entrosparse.reproduce.framework.experiment import Claim, Config, Experiment, Picture, Result, Table
+from entrosparse.reproduce.framework import Claim, Config, Experiment, Picture, Result, Table
 from entrosparse.reproduce.framework.results import load_results
 from entrosparse.reproduce.framework.running import reproduce
 
@@ -38,7 +38,7 @@ class Toys:
             figure = plots.draw_fields(np.eye(4), np.ones(4), (2, 2))
             return Result(
                 data="toy data",
-                claims=(Claim("the answer is 42", "42", str(config.answer), config.answer == 42),),
+                claims=(Claim("the answer is 42", str(config.answer), config.answer == 42, paper="42"),),
                 pictures=(
                     Picture("one", "A caption.", (figure,)),
                     Picture("two", "Frames.", (figure, figure), ("epoch 0", "epoch 1")),
@@ -73,7 +73,7 @@ def test_a_result_reads_back_as_it_was_found(toys, tmp_path):
     assert told == [result]
     assert (result.name, result.title, result.source, result.scale) == ("erf", "Toy erf", "Fig. 0", "smoke")
     assert result.config == {"seed": 0, "images": None, "answer": 7, "several": [1, 2]}
-    assert result.claims == (Claim("the answer is 42", "42", "7", False),)
+    assert result.claims == (Claim("the answer is 42", "7", False, paper="42"),)
     assert result.tables == (Table("answers", "All of them.", ("who", "what"), (("toy", "7"),)),)
     assert [picture.files for picture in result.pictures] == [("one",), ("two-00", "two-01")]
     assert result.numbers == {"answer": 7, "arrays": {"a": [1.0, 2.0]}}

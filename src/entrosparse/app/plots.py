@@ -88,7 +88,7 @@ def draw_entropies(epoch: Sequence[int], entropies: Mapping[str, Sequence[float]
     figure, panels = _panels(len(entropies), height=5.4)
     for axes, (name, values) in zip(panels, entropies.items(), strict=True):
         axes.plot(epoch, values, color=ENTROPY_COLOURS[name], marker="o", markersize=3.5)
-        axes.set_title(ENTROPY_LABELS[name], loc="left", fontsize=10, color=ENTROPY_COLOURS[name])
+        add_title(axes, ENTROPY_LABELS[name], ENTROPY_COLOURS[name])
     panels[len(panels) // 2].set_ylabel("entropy (nats per patch)")
     return figure
 
@@ -171,9 +171,7 @@ def _mosaic(images: np.ndarray, n_columns: int) -> np.ndarray:
 def _panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``n`` panels one below the other over one axis of epochs."""
     figure, grid = panels(n, 1, (5.6, height), sharex=True)
-    for axes in grid:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    grid[-1].set_xlabel("epoch")
+    label_epochs(grid[-1])
     return figure, grid
 
 
@@ -209,3 +207,14 @@ def panels(
 def add_legend(axes: Axes, **options: Any) -> None:
     """Add a legend in the style of the figures; options go to Matplotlib."""
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, **options)
+
+
+def add_title(axes: Axes, text: str, colour: str = INK) -> None:
+    """Add a title in the style of the figures."""
+    axes.set_title(text, loc="left", fontsize=10, color=colour)
+
+
+def label_epochs(axes: Axes) -> None:
+    """Make the horizontal axis, and all that share it, one of whole epochs."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")

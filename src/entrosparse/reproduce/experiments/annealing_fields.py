@@ -4,54 +4,40 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from entrosparse.app import plots
-from entrosparse.reproduce.framework.experiment import Claim, Experiment, Picture, Result, draw_patches
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result
 from entrosparse.reproduce.shared.annealed_runs import (
-    COLOURS,
     CONFIGS,
     PAPERS_EM,
     AnnealedConfig,
     AnnealedEpoch,
     AnnealedRun,
     Runs,
-    describe,
-    judge,
     learn,
-    numbers,
 )
-
-_SCHEDULES = ("none", "prior", "likelihood")
 
 
 def run(config: AnnealedConfig) -> Result:
     """Learn without annealing, with that of the prior and with that of the likelihood."""
-    data = draw_patches(config)
-    runs, shared_seconds = learn(config, data, _SCHEDULES)
-    return Result(
-        data=data.words,
-        claims=_claims(runs),
-        pictures=(
-            _fields(runs[PAPERS_EM]["prior"], "prior", config),
-            _fields(runs[PAPERS_EM]["likelihood"], "likelihood", config),
-            Picture(
-                "localization",
-                "Share of a field's energy in its best 5 x 5 pixels, median over the fields, and number of "
-                "latents that carry no information by the posteriors of the annealed objective, after each "
-                f"epoch ({describe(runs, config)}). Epoch 0: random fields.",
-                (_draw(runs),),
-            ),
-        ),
-        numbers=numbers(runs),
-        shared_seconds=shared_seconds,
+    runs = learn(config, ("none", "prior", "likelihood"))
+    course = Picture(
+        "localization",
+        "Share of a field's energy in its best 5 x 5 pixels, median over the fields, and number of latents "
+        "that carry no information by the posteriors of the annealed objective, after each epoch "
+        f"({runs.settings}). Epoch 0: random fields.",
+        (_draw(runs),),
     )
+    fields = (
+        _fields(runs.by_algorithm[PAPERS_EM][schedule], schedule, config)
+        for schedule in ("prior", "likelihood")
+    )
+    return runs.result(_claims(runs), (*fields, course))
 
 
 def _claims(runs: Runs) -> tuple[Claim, ...]:
     return (
-        judge(
-            runs,
+        runs.judge(
             "even after one epoch of prior annealing the fields are localized: half of the way from random "
             "fields to those of the end, and more than without annealing",
             "",
@@ -62,16 +48,14 @@ def _claims(runs: Runs) -> tuple[Claim, ...]:
             ],
             lambda start, first, end, plain: first - start >= 0.5 * (end - start) and first > plain,
         ),
-        judge(
-            runs,
+        runs.judge(
             "under prior annealing all latents are used from the beginning",
             "all",
             "at most {} collapsed after any epoch",
             lambda of: [max(of["prior"].curve("n_collapsed")[1:])],
             lambda n_unused: n_unused == 0,
         ),
-        judge(
-            runs,
+        runs.judge(
             "likelihood annealing leaves collapsed latents while it lasts, and none in the end",
             "some, then none",
             "up to {} collapsed, then {}",
@@ -81,16 +65,14 @@ def _claims(runs: Runs) -> tuple[Claim, ...]:
             ),
             lambda during, end: during > 0 and end == 0,
         ),
-        judge(
-            runs,
+        runs.judge(
             "fields are less localized during likelihood annealing than during prior annealing",
             "",
             "{:.2f} against {:.2f} on average",
             lambda of: [_mean(of[schedule].during) for schedule in ("likelihood", "prior")],
             lambda likelihood, prior: likelihood < prior,
         ),
-        judge(
-            runs,
+        runs.judge(
             "both annealings result in similar fields: closer to each other in localization and ELBO than "
             "prior annealing is to none",
             "0.4 against 2.9 nats",
@@ -134,25 +116,8 @@ def _label(epoch: AnnealedEpoch, schedule: str) -> str:
 
 
 def _draw(runs: Runs) -> Figure:
-    figure, grid = plots.panels(2, len(runs), (9.0, 5.4), sharex=True)
     rows = {"localization": "localization of fields", "n_collapsed": "collapsed latents"}
-    for column, (name, of) in enumerate(runs.items()):
-        for row, (attribute, label) in enumerate(rows.items()):
-            axes = grid[row * len(runs) + column]
-            axes.sharey(grid[row * len(runs)])
-            axes.set_title(f"{label}, {name}", loc="left", fontsize=10, color=plots.INK)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            for schedule, found in of.items():
-                axes.plot(
-                    found.curve("epoch"),
-                    found.curve(attribute),
-                    color=COLOURS[schedule],
-                    marker="o",
-                    markersize=3.5,
-                    label=f"{schedule} annealing" if schedule != "none" else "no annealing",
-                )
-    for axes in grid[-len(runs) :]:
-        axes.set_xlabel("epoch")
+    figure, grid = runs.draw(rows, height=5.4)
     plots.add_legend(grid[-1])
     return figure
 

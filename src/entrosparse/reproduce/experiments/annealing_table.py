@@ -1,6 +1,5 @@
 """Table 1: the entropies and the sparsity of codes under different entropy annealings."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -8,33 +7,32 @@ from matplotlib.figure import Figure
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.app import plots
-from entrosparse.reproduce.framework.experiment import Claim, Experiment, Picture, Result, Table, draw_patches
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table
 from entrosparse.reproduce.shared.annealed_runs import (
     COLOURS,
     CONFIGS,
     PAPERS_EM,
     AnnealedConfig,
     AnnealedEpoch,
-    AnnealedRun,
     Runs,
-    describe,
-    judge,
+    Schedules,
     learn,
-    numbers,
 )
+
+_TERMS = ("prior", "likelihood", "posterior", "elbo")
 
 
 @final
 @dataclass(frozen=True)
 class _Stage:
-    """A row of the paper's table; `paper` holds the three entropies, the ELBO, Gini and its deviation."""
+    """A row of the paper's table; `paper` holds the `_TERMS`, the Gini index and its deviation."""
 
     schedule: str
     name: str
     weights: EntropyWeights
     paper: tuple[float, ...] = ()
 
-    def of(self, runs: Mapping[str, AnnealedRun]) -> AnnealedEpoch:
+    def of(self, runs: Schedules) -> AnnealedEpoch:
         return runs[self.schedule].at(self.weights)
 
 
@@ -61,56 +59,42 @@ _STAGES = (
 
 def run(config: AnnealedConfig) -> Result:
     """Learn without and with annealing of the prior, the likelihood and both, by two algorithms."""
-    data = draw_patches(config)
-    runs, shared_seconds = learn(config, data, tuple(COLOURS))
-    settings = describe(runs, config)
-    return Result(
-        data=data.words,
-        claims=_claims(runs, config.n_components),
-        pictures=(
-            Picture(
-                "entropies",
-                "ELBO and entropies after each epoch, by the posteriors of the annealed objective of that "
-                f"epoch, without annealing of the values ({settings}). Circles: Table 1 of the paper, which "
-                "has other images.",
-                (_draw(runs),),
-            ),
-        ),
-        tables=(_table(runs, settings),),
-        numbers=numbers(runs),
-        shared_seconds=shared_seconds,
+    runs = learn(config, COLOURS)
+    picture = Picture(
+        "entropies",
+        "ELBO and entropies after each epoch, by the posteriors of the annealed objective of that epoch, "
+        f"without annealing of the values ({runs.settings}). Circles: Table 1 of the paper, which has other "
+        "images.",
+        (_draw(runs),),
     )
+    return runs.result(_claims(runs, config.n_components), (picture,), (_table(runs),))
 
 
 def _claims(runs: Runs, n_components: int) -> tuple[Claim, ...]:
     gini = "Gini {:.2f}, {:.2f} against {:.2f}"
     return (
-        judge(
-            runs,
+        runs.judge(
             "prior annealing makes codes sparser while it lasts (γ = 10, 2)",
             "Gini 0.59, 0.58 against 0.47",
             gini,
             lambda of: (_GAMMA_10.of(of).gini, _GAMMA_2.of(of).gini, of["none"].end.gini),
             lambda first, last, plain: min(first, last) > plain,
         ),
-        judge(
-            runs,
+        runs.judge(
             "so does likelihood annealing (δ = 0.14, 0.5)",
             "Gini 0.55, 0.62 against 0.47",
             gini,
             lambda of: (_DELTA_7TH.of(of).gini, _DELTA_HALF.of(of).gini, of["none"].end.gini),
             lambda first, last, plain: min(first, last) > plain,
         ),
-        judge(
-            runs,
+        runs.judge(
             "at γ = 10 the prior entropy is strongly negative, below -1 nat per latent",
             "-218.7 nats",
             "{:.1f} nats",
             lambda of: (_GAMMA_10.of(of).prior,),
             lambda entropy: entropy < -n_components,
         ),
-        judge(
-            runs,
+        runs.judge(
             "with prior and with likelihood annealing, the ELBO is highest when they have ended",
             "by 57 and 46 nats",
             "by {:.0f} and {:.0f} nats",
@@ -119,16 +103,14 @@ def _claims(runs: Runs, n_components: int) -> tuple[Claim, ...]:
             ],
             lambda *margins: min(margins) > 0,
         ),
-        judge(
-            runs,
+        runs.judge(
             "they end at or above the ELBO without annealing",
             "+2.9 and +2.5 nats",
             "{:+.1f} and {:+.1f} nats",
             lambda of: [of[s].end.elbo - of["none"].end.elbo for s in ("prior", "likelihood")],
             lambda *gains: min(gains) >= 0,
         ),
-        judge(
-            runs,
+        runs.judge(
             "the entropies at γ = 2 and at δ = 0.5 are close: apart by at most a fifth of the way they go "
             "during prior annealing",
             "by 0.00, 0.12, 0.15 of the way (prior, likelihood, posterior)",
@@ -139,74 +121,48 @@ def _claims(runs: Runs, n_components: int) -> tuple[Claim, ...]:
     )
 
 
-def _apart(runs: Mapping[str, AnnealedRun], term: str) -> float:
+def _apart(runs: Schedules, term: str) -> float:
     """Return how far an entropy at γ = 2 is from that at δ = 0.5, as a share of its way from γ = 10 to 1."""
     stages = (_GAMMA_2, _DELTA_HALF, _GAMMA_10, _GAMMA_1)
     first, second, start, end = (getattr(stage.of(runs), term) for stage in stages)
     return abs(first - second) / abs(end - start)
 
 
-def _table(runs: Runs, settings: str) -> Table:
-    rows = []
+def _table(runs: Runs) -> Table:
+    rows: list[tuple[object, ...]] = []
     for stage in _STAGES:
-        rows += [(_label(stage), "paper", *_cells(*stage.paper), "–")] if stage.paper else []
-        for name, of in runs.items():
+        label = f"{stage.schedule}, {stage.name}" if stage.name else stage.schedule
+        if stage.paper:
+            *terms, gini, deviation = stage.paper
+            rows.append((label, "paper", *terms, f"{gini:.2f} ± {deviation:.2f}", None))
+        for name, of in runs.by_algorithm.items():
             found = stage.of(of)
-            values = (found.prior, found.likelihood, found.posterior, found.elbo)
-            cells = _cells(*values, found.gini, found.gini_deviation)
+            terms = [getattr(found, term) for term in _TERMS]
+            sparsity = f"{found.gini:.2f} ± {found.gini_deviation:.2f}"
             first = not stage.paper and name == PAPERS_EM
-            rows.append((_label(stage) if first else "", name, *cells, f"{found.gini_of_means:.2f}"))
-    return Table(
+            rows.append((label if first else "", name, *terms, sparsity, found.gini_of_means))
+    entropies = dict.fromkeys(("H[p(z)]", "H[p(x|z)]", "H[q(z)]", "ELBO"), ".2f")
+    return Table.from_values(
         "annealing",
         "Entropies and ELBO in nats per patch after the last epoch at these weights, and Gini index of codes "
-        f"drawn from the posteriors ± SD over the patches ({settings}). The posteriors are those of the "
+        f"drawn from the posteriors ± SD over the patches ({runs.settings}). The posteriors are those of the "
         "annealed objective; the values are not annealed.",
-        ("annealing", "", "H[p(z)]", "H[p(x|z)]", "H[q(z)]", "ELBO", "Gini(z) ± SD", "Gini of means"),
-        tuple(rows),
+        {"annealing": "", "": ""} | entropies | {"Gini(z) ± SD": "", "Gini of means": ".2f"},
+        rows,
     )
 
 
-def _label(stage: _Stage) -> str:
-    return f"{stage.schedule}, {stage.name}" if stage.name else stage.schedule
-
-
-def _cells(
-    prior: float, likelihood: float, posterior: float, elbo: float, gini: float, sd: float
-) -> tuple[str, ...]:
-    return (*(f"{value:.2f}" for value in (prior, likelihood, posterior, elbo)), f"{gini:.2f} ± {sd:.2f}")
-
-
 def _draw(runs: Runs) -> Figure:
-    figure, grid = plots.panels(4, len(runs), (9.0, 9.0), sharex=True)
-    rows = {"elbo": "ELBO", "posterior": plots.ENTROPY_LABELS["posterior"]}
-    rows |= {term: plots.ENTROPY_LABELS[term] for term in ("prior", "likelihood")}
-    position = {"prior": 0, "likelihood": 1, "posterior": 2, "elbo": 3}
-    for column, (name, of) in enumerate(runs.items()):
-        for row, (term, label) in enumerate(rows.items()):
-            axes = grid[row * len(runs) + column]
-            axes.set_title(f"{label}, {name}", loc="left", fontsize=10, color=plots.INK)
-            axes.sharey(grid[row * len(runs)])
-            for schedule, found in of.items():
-                axes.plot(
-                    found.curve("epoch")[1:],
-                    found.curve(term)[1:],
-                    color=COLOURS[schedule],
-                    marker="o",
-                    markersize=3,
-                    label=schedule,
-                )
-            for stage in (stage for stage in _STAGES if stage.paper):
-                epoch = stage.of(of).epoch
-                axes.plot(
-                    epoch,
-                    stage.paper[position[term]],
-                    marker="o",
-                    markersize=8,
-                    color=COLOURS[stage.schedule],
-                    markerfacecolor="none",
-                )
-    for axes in grid[-len(runs) :]:
-        axes.set_xlabel("epoch")
+    labels = {"elbo": "ELBO"} | {
+        term: plots.ENTROPY_LABELS[term] for term in ("posterior", "prior", "likelihood")
+    }
+    figure, grid = runs.draw(labels, height=9.0, first=1)
+    for k, axes in enumerate(grid):
+        term = list(labels)[k // 2]
+        of = list(runs.by_algorithm.values())[k % 2]
+        for stage in (stage for stage in _STAGES if stage.paper):
+            colour, value = COLOURS[stage.schedule], stage.paper[_TERMS.index(term)]
+            axes.plot(stage.of(of).epoch, value, "o", color=colour, markersize=8, fillstyle="none")
     plots.add_legend(grid[0], loc="lower right")
     figure.supylabel("nats per patch", color=plots.INK, fontsize=10)
     return figure

@@ -20,16 +20,8 @@ from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import entropy_elbo
 from entrosparse.posteriors import Diagonal
 from entrosparse.priors import Laplace, Prior
-from entrosparse.reproduce.framework.experiment import (
-    Claim,
-    Experiment,
-    PatchConfig,
-    PatchData,
-    Picture,
-    Result,
-    Table,
-    draw_patches,
-)
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.framework.patches import SMOKE, PatchConfig, PatchData, draw_patches
 from entrosparse.reproduce.shared.gradient_em import GradientEM
 from entrosparse.statistics import Statistics
 
@@ -135,9 +127,7 @@ def run(config: ErfConfig) -> Result:
                 "fields",
                 f"Generative fields learned with either error function from the first start ({settings}).",
                 tuple(
-                    plots.draw_fields(
-                        found.model.dictionary.numpy(), found.model.prior_scale.numpy(), config.shape
-                    )
+                    plots.draw_fields(found.model.dictionary, found.model.prior_scale, config.shape)
                     for found in pairs[0].values()
                 ),
                 tuple(_PRIORS),
@@ -185,15 +175,8 @@ def _seconds(config: ErfConfig) -> dict[str, dict[str, float]]:
     n_features, n_components = config.patch_size**2, config.n_components
     generator = torch.Generator().manual_seed(config.seed)
     values = torch.randn(config.n_values, generator=generator)
-    x, mean, log_scale, free = (
-        torch.randn(shape, generator=generator)
-        for shape in (
-            (_BATCH, n_features),
-            (_BATCH, n_components),
-            (_BATCH, n_components),
-            (n_features, n_components),
-        )
-    )
+    shapes = [(_BATCH, n_features), *[(_BATCH, n_components)] * 2, (n_features, n_components)]
+    x, mean, log_scale, free = (torch.randn(shape, generator=generator) for shape in shapes)
     parameters = [tensor.requires_grad_() for tensor in (mean, log_scale, free)]
 
     def gradient(prior: Prior) -> object:
@@ -201,11 +184,10 @@ def _seconds(config: ErfConfig) -> dict[str, dict[str, float]]:
         return torch.autograd.grad(entropy_elbo(statistics).elbo, parameters)
 
     forms: dict[str, Callable[[Tensor], Tensor]] = {"torch.erf": torch.erf, "Bürmann": erf_burmann}
+    gradients = {name: partial(gradient, prior) for name, prior in _PRIORS.items()}
     return {
         "values": _median_seconds({name: partial(form, values) for name, form in forms.items()}, config),
-        "objective": _median_seconds(
-            {name: partial(gradient, prior) for name, prior in _PRIORS.items()}, config
-        ),
+        "objective": _median_seconds(gradients, config),
     }
 
 
@@ -233,33 +215,32 @@ def _claims(
     return (
         Claim(
             "a closed form of the error function is very accurate",
-            "",
             f"off by at most {worst['Bürmann']:.4f}",
             worst["Bürmann"] < _ACCURATE,
         ),
         Claim(
             "results of learning do not differ significantly from those with the exact error function",
-            "none",
             f"ELBO {differences.mean():+.4f} ± {error:.4f} nats, at most {np.abs(differences).max():.4f} in "
             f"{len(differences)} pairs of runs, where starts differ by {spread:.4f} (deviation); mean "
             f"|cosine| of the two dictionaries {np.mean(cosine):.4f}",
             bool(np.abs(differences).max() < max(spread, _ALIKE)),
+            paper="none",
         ),
         Claim(
             "a naive implementation makes runs longer",
-            "20-30 %",
             f"{longer['run']:+.0%} in these runs, {longer['objective']:+.0%} for the objective alone",
             longer["run"] > _LONGER,
+            paper="20-30 %",
         ),
     )
 
 
 def _error_table(worst: Mapping[str, float]) -> Table:
-    return Table(
+    return Table.from_values(
         "errors",
         "Largest error of the closed form; for the coefficient of the series it lies near |x| = 1.41.",
-        ("form", "largest error"),
-        tuple((name, f"{error:.2e}") for name, error in worst.items()),
+        {"form": "", "largest error": ".2e"},
+        worst.items(),
     )
 
 
@@ -270,19 +251,15 @@ def _time_table(seconds: Mapping[str, Mapping[str, float]], config: ErfConfig) -
         "objective": f"objective and gradient, {size}",
         "run": f"minibatch of the paper's EM, {size}",
     }
-    return Table(
+    return Table.from_values(
         "seconds",
         "Median processor time in float32. Automatic differentiation goes through each of the dozen "
         "operations of the closed form, where the library has one for the value and one for the slope.",
-        ("work", *(f"{name} (ms)" for name in _PRIORS), "ratio"),
-        tuple(
-            (
-                words[name],
-                *(f"{1e3 * value:.3g}" for value in of.values()),
-                f"{of['Bürmann'] / of['torch.erf']:.2f}",
-            )
+        {"work": ""} | {f"{name} (ms)": ".3g" for name in _PRIORS} | {"ratio": ".2f"},
+        [
+            (words[name], *(1e3 * value for value in of.values()), of["Bürmann"] / of["torch.erf"])
             for name, of in seconds.items()
-        ),
+        ],
     )
 
 
@@ -313,26 +290,14 @@ def _draw_runs(pairs: Sequence[Mapping[str, _Run]]) -> Figure:
     return figure
 
 
-SMALL = ErfConfig()
 EXPERIMENT = Experiment(
     title="The error function in closed form",
     source="D.1",
-    configs={
-        "smoke": replace(
-            SMALL,
-            n_patches=512,
-            n_heldout=64,
-            n_components=16,
-            patch_size=8,
-            epochs=1,
-            n_runs=2,
-            n_values=10_000,
-            n_repeats=3,
-        ),
-        "small": SMALL,
-        "paper": replace(
-            SMALL, n_patches=204_800, n_heldout=4_096, n_components=100, patch_size=16, epochs=10
-        ),
-    },
+    configs=at_scales(
+        ErfConfig(),
+        smoke=SMOKE | {"n_patches": 512, "epochs": 1, "n_runs": 2, "n_values": 10_000, "n_repeats": 3},
+        paper={"n_patches": 204_800, "n_heldout": 4_096}
+        | {"n_components": 100, "patch_size": 16, "epochs": 10},
+    ),
     run=run,
 )

@@ -17,20 +17,13 @@ from entrosparse.annealing import EntropyWeights
 from entrosparse.app import plots
 from entrosparse.closed_form import SQRT_2_OVER_PI, soft_magnitude_ratio
 from entrosparse.inference import DiagonalInference
-from entrosparse.learning import OnlineEM, train
+from entrosparse.learning import OnlineEM
 from entrosparse.metrics import gini
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import entropy_elbo, with_unit_scales
 from entrosparse.posteriors import Diagonal
-from entrosparse.reproduce.framework.experiment import (
-    Claim,
-    Experiment,
-    PatchConfig,
-    Picture,
-    Result,
-    Table,
-    draw_patches,
-)
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.framework.patches import PAPER, SMOKE, PatchConfig, draw_patches
 from entrosparse.statistics import Statistics
 
 _GAMMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
@@ -67,14 +60,7 @@ class _Measures:
 def run(config: L1Config) -> Result:
     """Learn a dictionary, and compare its codes by either objective over γ."""
     data = draw_patches(config)
-    result = train(
-        OnlineEM(),
-        data.train,
-        data.heldout,
-        n_components=config.n_components,
-        epochs=config.epochs,
-        seed=config.seed,
-    )
+    result = config.train(OnlineEM(), data.train, data.heldout)
     model, x = result.model.to(torch.float64), data.test.double()
     posteriors = [DiagonalInference()(x, model, EntropyWeights(prior=gamma)) for gamma in _GAMMAS]
     codes = {
@@ -205,7 +191,6 @@ def _claims(
     return (
         Claim(
             "M(a) lies above |a| everywhere, most at zero, and approaches it for large |a|",
-            "M(0) = √(2/π) = 0.798",
             f"M(0) = {magnitude[middle]:.3f}; above |a| by {above.min():.1e} at |a| = {a[-1]:g}",
             bool(
                 (above > 0).all()
@@ -213,10 +198,10 @@ def _claims(
                 and abs(above.max() - SQRT_2_OVER_PI) < 1e-12
                 and above[-1] < 1e-6
             ),
+            paper="M(0) = √(2/π) = 0.798",
         ),
         Claim(
             "γ acts as the weight of an l1 penalty: a larger γ gives sparser codes and a larger error",
-            "",
             f"from γ = {_GAMMAS[0]:g} to {_GAMMAS[-1]:g} the l1 norm of means goes from {first.l1_norm:.3g} "
             f"to {last.l1_norm:.3g} data units, their Gini index from {first.gini:.2f} to {last.gini:.2f}, "
             f"the error from {first.error:.2g} to {last.error:.2g} squared data units",
@@ -224,30 +209,27 @@ def _claims(
         ),
         Claim(
             "codes are similar to those of the l1 objective with penalties 2γσ²/λ",
-            "",
             f"correlation {correlation[one]:.4f} at γ = 1, at least {min(correlation):.4f}",
             min(correlation) > _ALIKE,
         ),
         Claim(
             "they are more so the smaller the deviation τ is beside the mean ν",
-            "",
             f"relative difference {distances[0]:.2g} at |ν| = {differences[0][0]:.2g} τ, {distances[-1]:.2g} "
             f"at {differences[-1][0]:.2g} τ",
             bool((np.diff(distances) <= 0).all() and distances[-1] < distances[0]),
         ),
         Claim(
             "the soft magnitude does not vanish with ν, so the objective is genuinely different from l1",
-            "",
             f"at γ = 1 {measures[_WEIGHTED][one].zero:.0%} of the l1 codes are exactly 0, "
             f"{measures[_MEANS][one].zero:.0%} of the posterior means",
             measures[_MEANS][one].zero < 0.01 < measures[_WEIGHTED][one].zero,
         ),
         Claim(
             "the optimal γ is known, where l1 sparse coding has to tune its weight",
-            "γ = 1",
             f"highest ELBO {elbo[best]:.2f} nats at γ = {_GAMMAS[best]:g}; {elbo[one - 1]:.2f} at "
             f"{_GAMMAS[one - 1]:g}, {elbo[one + 1]:.2f} at {_GAMMAS[one + 1]:g}",
             best == one,
+            paper="γ = 1",
         ),
     )
 
@@ -255,40 +237,21 @@ def _claims(
 def _table(
     measures: Mapping[str, Sequence[_Measures]], correlation: Sequence[float], elbo: Sequence[float]
 ) -> Table:
-    return Table(
+    formats = {"error": ".5f", "l1 norm": ".2f", "negligible": ".1%", "Gini": ".3f"}
+    pairs = {f"{name}, {codes}": form for name, form in formats.items() for codes in ("ν", "l1")}
+    columns = zip(_GAMMAS, measures[_MEANS], measures[_WEIGHTED], correlation, elbo, strict=True)
+    return Table.from_values(
         "codes",
         f"Posterior means (ν) and l1 codes with penalties 2γσ²/λ (l1). Negligible: |z| < {_NEGLIGIBLE:g} λ.",
-        (
-            "γ",
-            "error, ν",
-            "error, l1",
-            "l1 norm, ν",
-            "l1 norm, l1",
-            "negligible, ν",
-            "negligible, l1",
-            "Gini, ν",
-            "Gini, l1",
-            "correlation",
-            "ELBO (nats)",
-        ),
-        tuple(
+        {"γ": "g"} | pairs | {"correlation": ".4f", "ELBO (nats)": ".2f"},
+        [
             (
-                f"{gamma:g}",
-                f"{nu.error:.5f}",
-                f"{z.error:.5f}",
-                f"{nu.l1_norm:.2f}",
-                f"{z.l1_norm:.2f}",
-                f"{nu.negligible:.1%}",
-                f"{z.negligible:.1%}",
-                f"{nu.gini:.3f}",
-                f"{z.gini:.3f}",
-                f"{agreement:.4f}",
-                f"{bound:.2f}",
+                gamma,
+                *(nu.error, z.error, nu.l1_norm, z.l1_norm, nu.negligible, z.negligible, nu.gini, z.gini),
+                *(agreement, bound),
             )
-            for gamma, nu, z, agreement, bound in zip(
-                _GAMMAS, measures[_MEANS], measures[_WEIGHTED], correlation, elbo, strict=True
-            )
-        ),
+            for gamma, nu, z, agreement, bound in columns
+        ],
     )
 
 
@@ -358,14 +321,9 @@ def _lay_out_gamma(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-SMALL = L1Config()
 EXPERIMENT = Experiment(
     title="The soft magnitude and l1 sparse coding",
     source="3.4, E",
-    configs={
-        "smoke": replace(SMALL, n_patches=1_024, n_heldout=64, n_components=16, patch_size=8, epochs=1),
-        "small": SMALL,
-        "paper": replace(SMALL, n_patches=204_800, n_heldout=4_096, epochs=200),
-    },
+    configs=at_scales(L1Config(), smoke=SMOKE | {"n_patches": 1_024, "epochs": 1}, paper=PAPER),
     run=run,
 )

@@ -6,33 +6,15 @@ from typing import Any, final
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from entrosparse.app import plots
 from entrosparse.inference import FullInference, LowRankEncoder
-from entrosparse.learning import (
-    AdamLearner,
-    Callback,
-    EpochRecord,
-    Learner,
-    OnlineEM,
-    RefinedEM,
-    evaluate,
-    train,
-)
+from entrosparse.learning import AdamLearner, Callback, EpochRecord, Learner, OnlineEM, RefinedEM, evaluate
 from entrosparse.metrics import localization
 from entrosparse.model import SparseCodingModel
-from entrosparse.reproduce.framework.experiment import (
-    Claim,
-    Experiment,
-    PatchConfig,
-    PatchData,
-    Picture,
-    Result,
-    Table,
-    draw_patches,
-)
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.framework.patches import SMOKE, PatchConfig, PatchData, draw_patches
 from entrosparse.reproduce.shared.gradient_em import GradientEM
 
 _LEARNING_RATE = 1e-3  # rate of Adam, as in D.3
@@ -116,7 +98,6 @@ def run(config: OptimizationConfig) -> Result:
     """Learn the same patches in all ways, from the same start."""
     data = draw_patches(config)
     courses = _courses(data, config)
-    settings = f"N = {config.n_patches:,}, D = {config.patch_size**2}, H = {config.n_components}"
     noise = torch.randn(config.patch_size**2, 1000, generator=torch.Generator().manual_seed(config.seed))
     places = {name: _localization(course.model.dictionary, config) for name, course in courses.items()}
     places |= {"start": _localization(courses[_ONLINE].models[0].dictionary, config)}
@@ -127,13 +108,13 @@ def run(config: OptimizationConfig) -> Result:
         pictures=(
             Picture(
                 "elbo",
-                f"Held-out ELBO by the learner's own posteriors ({settings}). Dashed: prior annealing, which "
-                "ends with epoch 5; before, the ELBO lies far below. Full covariance goes on from the "
+                f"Held-out ELBO by the learner's own posteriors ({config.sizes}). Dashed: prior annealing, "
+                "which ends with epoch 5; before, the ELBO lies far below. Full covariance goes on from the "
                 "dictionary of online EM. The paper's own methods are its EM and the encoders, which "
                 "learn at its rate of 0.001.",
                 (_draw(courses),),
             ),
-            _fields(courses, config, settings),
+            _fields(courses, config),
         ),
         tables=(_table(courses, places),),
         numbers={
@@ -183,17 +164,8 @@ def _learn(
     init: str | Tensor = "data",
 ) -> _Course:
     models = _Models()
-    result = train(
-        learner,
-        data.train,
-        data.heldout,
-        n_components=config.n_components,
-        init=init,
-        epochs=config.epochs,
-        annealing=annealing,
-        seed=config.seed,
-        callbacks=(models,),
-    )
+    options = {"init": init, "annealing": annealing, "callbacks": (models,)}
+    result = config.train(learner, data.train, data.heldout, **options)
     diagonal = float(evaluate(result.model, data.test).terms.elbo)
     return _Course(result.history, models.seen, diagonal)
 
@@ -219,14 +191,12 @@ def _claims(
     return (
         Claim(
             "all methods find localized, Gabor-like fields",
-            "",
             f"median share of a field's energy within 5 x 5 pixels: at least {places[least]:.2f} ({least}); "
             f"{places['start']:.2f} at the start, {places['white noise']:.2f} for white noise",
             places[least] > _LOCALIZED,
         ),
         Claim(
             "with prior annealing the fields are localized after one epoch, without it that takes longer",
-            "",
             f"paper's EM, the same share after one epoch: {annealed[1]:.2f} with annealing, {plain[1]:.2f} "
             f"without, which reaches {annealed[1]:.2f} {then}",
             annealed[1] > max(_LOCALIZED, plain[1]),
@@ -234,32 +204,27 @@ def _claims(
         *(_faster(name, courses[name], courses[name + _ANNEALED]) for name in (_PAPER_EM, _ONLINE)),
         Claim(
             "EM with prior annealing ends at the highest ELBO of the four methods of Fig. 3",
-            "",
             "; ".join(f"{name} {end[name]:.2f}" for name in of_paper) + " nats",
             max(of_paper, key=end.__getitem__) == _PAPER_EM + _ANNEALED,
         ),
         *(_alike(name, end[name], end[name + _ANNEALED]) for name in (_PAPER_EM, _ONLINE)),
         Claim(
             "the diagonal encoder ends below EM without annealing",
-            "",
             f"{end[_DIAGONAL]:.2f} nats; paper's EM {end[_PAPER_EM]:.2f}, online EM {end[_ONLINE]:.2f}",
             end[_DIAGONAL] < min(end[_PAPER_EM], end[_ONLINE]),
         ),
         Claim(
             "low-rank covariances raise the final ELBO of the encoder",
-            "",
             f"{by_rank:+.2f} nats, without annealing",
             by_rank > 0.0,
         ),
         Claim(
             "the low-rank encoder with prior annealing ends above the diagonal encoder",
-            "",
             f"{by_rank + by_annealing:+.2f} nats after {config.epochs} epochs",
             by_rank + by_annealing > 0.0,
         ),
         Claim(
             "low-rank covariances raise the final ELBO of the encoder more than prior annealing does",
-            "",
             f"{by_rank:+.2f} against {by_annealing:+.2f} nats",
             by_rank > by_annealing,
         ),
@@ -278,7 +243,6 @@ def _faster(name: str, plain: _Course, annealed: _Course) -> Claim:
         )
     return Claim(
         f"EM converges faster with prior annealing ({name})",
-        "",
         f"{plain.end:.2f} nats after {epochs} plain epochs ({seconds:.1f} s); {found}",
         reached is not None and annealed.epochs[reached] < epochs,
     )
@@ -287,39 +251,40 @@ def _faster(name: str, plain: _Course, annealed: _Course) -> Claim:
 def _alike(name: str, plain: float, annealed: float) -> Claim:
     return Claim(
         f"without annealing EM finally reaches very similar ELBO values ({name})",
-        "103.33 nats against 106.18 with annealing (Table 1)",
         f"{plain:.2f} nats against {annealed:.2f} with annealing (similar: within {_ALIKE:.2f})",
         abs(plain - annealed) <= _ALIKE,
+        paper="103.33 nats against 106.18 with annealing (Table 1)",
     )
 
 
 def _table(courses: Mapping[str, _Course], places: Mapping[str, float]) -> Table:
-    return Table(
+    ordered = sorted(courses.items(), key=lambda item: -item[1].end)
+    return Table.from_values(
         "learners",
         "Learners after their last epoch. Own ELBO: by the posteriors that it learns with; diagonal ELBO: by "
         "converged diagonal posteriors under its dictionary. Gini index of the posterior means; localization "
         "is the median share of a field's energy within 5 x 5 pixels.",
-        (
-            "learner",
-            "epochs",
-            "seconds",
-            "own ELBO (nats per patch)",
-            "diagonal ELBO (nats per patch)",
-            "Gini",
-            "localization",
-        ),
-        tuple(
+        {
+            "learner": "",
+            "epochs": "",
+            "seconds": ".1f",
+            "own ELBO (nats per patch)": ".2f",
+            "diagonal ELBO (nats per patch)": ".2f",
+            "Gini": ".3f",
+            "localization": ".2f",
+        },
+        [
             (
                 name,
-                f"{course.epochs[-1]}",
-                f"{course.seconds[-1]:.1f}",
-                f"{course.end:.2f}",
-                f"{course.diagonal_elbo:.2f}",
-                f"{course.history[-1].gini_mean:.3f}",
-                f"{places[name]:.2f}",
+                of.epochs[-1],
+                of.seconds[-1],
+                of.end,
+                of.diagonal_elbo,
+                of.history[-1].gini_mean,
+                places[name],
             )
-            for name, course in sorted(courses.items(), key=lambda item: -item[1].end)
-        ),
+            for name, of in ordered
+        ],
     )
 
 
@@ -339,39 +304,31 @@ def _draw(courses: Mapping[str, _Course]) -> Figure:
     for axes in (by_epoch, by_second):
         axes.set_ylim(min(ends) - 0.5 * spread, max(ends) + 0.05 * spread)
     by_epoch.set_ylabel("held-out ELBO (nats per patch)")
-    by_epoch.set_xlabel("epoch")
-    by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True))
-    by_second.set_xlabel("seconds of learning")
-    by_second.set_xscale("log")
+    plots.label_epochs(by_epoch)
+    by_second.set(xlabel="seconds of learning", xscale="log")
     plots.add_legend(by_second, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
-def _fields(courses: Mapping[str, _Course], config: OptimizationConfig, settings: str) -> Picture:
+def _fields(courses: Mapping[str, _Course], config: OptimizationConfig) -> Picture:
     shown = {f"{name}: epoch 1": courses[name].models[1] for name in (_PAPER_EM, _PAPER_EM + _ANNEALED)}
     shown |= {name: course.model for name, course in courses.items()}
     return Picture(
         "fields",
         f"Generative fields after the last epoch, and two after the first, sorted by prior scale "
-        f"({settings}, {config.epochs} epochs).",
-        tuple(
-            plots.draw_fields(model.dictionary.numpy(), model.prior_scale.numpy(), config.shape)
-            for model in shown.values()
-        ),
+        f"({config.sizes}, {config.epochs} epochs).",
+        tuple(plots.draw_fields(of.dictionary, of.prior_scale, config.shape) for of in shown.values()),
         tuple(shown),
     )
 
 
-SMALL = OptimizationConfig()
 EXPERIMENT = Experiment(
     title="ELBO over epochs and seconds, and the fields that each learner finds",
     source="Fig. 3, Fig. 4, Fig. 8",
-    configs={
-        "smoke": OptimizationConfig(
-            n_patches=2048, n_heldout=256, n_components=16, patch_size=8, epochs=2, more_epochs=1
-        ),
-        "small": SMALL,
-        "paper": replace(SMALL, n_patches=204_800, epochs=200, more_epochs=20),
-    },
+    configs=at_scales(
+        OptimizationConfig(),
+        smoke=SMOKE | {"n_patches": 2_048, "n_heldout": 256, "epochs": 2, "more_epochs": 1},
+        paper={"n_patches": 204_800, "epochs": 200, "more_epochs": 20},
+    ),
     run=run,
 )

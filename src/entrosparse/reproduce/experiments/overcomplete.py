@@ -1,7 +1,7 @@
 """Fig. 12, D.5: an overcomplete dictionary, learned with the prior entropy at weight 2, and at weight 1."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -11,18 +11,10 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights, Schedule, prior_annealing
 from entrosparse.app import plots
-from entrosparse.learning import OnlineEM, evaluate, take_turn, train
+from entrosparse.learning import OnlineEM, evaluate, take_turn
 from entrosparse.metrics import dead_latents, gini, localization
-from entrosparse.reproduce.framework.experiment import (
-    Claim,
-    Experiment,
-    PatchConfig,
-    PatchData,
-    Picture,
-    Result,
-    Table,
-    draw_patches,
-)
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.framework.patches import PAPER, PatchConfig, PatchData, draw_patches
 
 _KEPT, _ELBO = "γ = 2", "γ = 1"
 _COLOURS = {_KEPT: plots.ENTROPY_COLOURS["prior"], _ELBO: plots.ELBO_COLOUR}
@@ -91,16 +83,13 @@ def run(config: PatchConfig) -> Result:
     data = draw_patches(config)
     schedules: dict[str, Schedule] = {_KEPT: _kept, _ELBO: prior_annealing}
     learned = {name: _learn(data, config, schedule) for name, schedule in schedules.items()}
-    settings = (
-        f"N = {config.n_patches:,}, D = {config.patch_size**2}, H = {config.n_components}, "
-        f"{config.epochs} epochs"
-    )
+    settings = f"{config.sizes}, {config.epochs} epochs"
     fields = tuple(
         Picture(
             f"fields-gamma-{name[-1]}",
             f"Generative fields after prior annealing to {name}, from the largest prior scale to the "
             f"smallest ({settings}, {found.seconds:.0f} s).",
-            (plots.draw_fields(found.dictionary.numpy(), found.prior_scale.numpy(), config.shape),),
+            (plots.draw_fields(found.dictionary, found.prior_scale, config.shape),),
         )
         for name, found in learned.items()
     )
@@ -127,15 +116,7 @@ def _kept(epoch: float) -> EntropyWeights:
 
 
 def _learn(data: PatchData, config: PatchConfig, schedule: Schedule) -> _Learned:
-    result = train(
-        OnlineEM(),
-        data.train,
-        data.heldout[:_WATCHED],
-        n_components=config.n_components,
-        epochs=config.epochs,
-        annealing=schedule,
-        seed=config.seed,
-    )
+    result = config.train(OnlineEM(), data.train, data.heldout[:_WATCHED], annealing=schedule)
     model = result.model
     turn = take_turn(data.test, model, result.inference, schedule(config.epochs))
     return _Learned(
@@ -167,66 +148,59 @@ def _claims(learned: Mapping[str, _Learned]) -> tuple[Claim, ...]:
     return (
         Claim(
             "with γ = 1 after annealing, more than half of the prior scales are close to zero",
-            "more than 200 of 400",
             f"{near_zero[_ELBO]} of {h} below {_NEAR_ZERO:.0%} of the largest (γ = 2: {near_zero[_KEPT]})",
             near_zero[_ELBO] > h / 2,
+            paper="more than 200 of 400",
         ),
         Claim(
             "approximately half of the fields are then high-frequency textures that contribute only "
             "marginally to the reconstruction",
-            "approximately half",
             f"{textures[_ELBO]} of {h} have λ near zero and more than {_TEXTURE} cycles per pixel, with "
             f"{elbo.texture_energy:.1%} of the squared codes (γ = 2: {textures[_KEPT]})",
             1 / 3 < textures[_ELBO] / h < 2 / 3 and elbo.texture_energy < 0.1,
+            paper="approximately half",
         ),
         Claim(
             "with γ kept at 2 the fields are localized",
-            "localized Gabor-like fields",
             f"median localization {medians[_KEPT]:.2f} against {medians[_ELBO]:.2f} with γ = 1",
             medians[_KEPT] > medians[_ELBO],
+            paper="localized Gabor-like fields",
         ),
         Claim(
             "with γ kept at 2 the codes are sparser",
-            "significantly",
             f"Gini {kept.gini:.3f} against {elbo.gini:.3f} with γ = 1, where λ near zero counts as silence; "
             f"over the other latents {kept.gini_in_use:.3f} against {elbo.gini_in_use:.3f}",
             kept.gini > elbo.gini,
+            paper="significantly",
         ),
     )
 
 
 def _table(learned: Mapping[str, _Learned]) -> Table:
-    return Table(
+    return Table.from_values(
         "dictionaries",
         "Held-out patches, with posteriors at the weight γ of learning; the ELBO has γ = 1, and all but the "
         "dictionary at its optimum.",
-        (
-            "learned with",
-            "ELBO (nats)",
-            "λ near zero",
-            "latents without information",
-            "textures",
-            "their share of the squared codes",
-            "localization, median",
-            "Gini of the codes",
-            "the same but for λ near zero",
-            "seconds",
-        ),
-        tuple(
+        {
+            "learned with": "",
+            "ELBO (nats)": ".2f",
+            "λ near zero": "",
+            "latents without information": "",
+            "textures": "",
+            "their share of the squared codes": ".1%",
+            "localization, median": ".2f",
+            "Gini of the codes": ".3f",
+            "the same but for λ near zero": ".3f",
+            "seconds": ".0f",
+        },
+        [
             (
                 name,
-                f"{found.elbo:.2f}",
-                str(int(found.near_zero.sum())),
-                str(found.n_dead),
-                str(int(found.texture.sum())),
-                f"{found.texture_energy:.1%}",
-                f"{float(found.localization.median()):.2f}",
-                f"{found.gini:.3f}",
-                f"{found.gini_in_use:.3f}",
-                f"{found.seconds:.0f}",
+                *(of.elbo, int(of.near_zero.sum()), of.n_dead, int(of.texture.sum()), of.texture_energy),
+                *(float(of.localization.median()), of.gini, of.gini_in_use, of.seconds),
             )
-            for name, found in learned.items()
-        ),
+            for name, of in learned.items()
+        ],
     )
 
 
@@ -244,7 +218,7 @@ def _draw(learned: Mapping[str, _Learned]) -> Figure:
             values = getattr(found, measure).numpy()
             axes.hist(values, np.linspace(0.0, end, 41).tolist(), color=_COLOURS[name], rwidth=0.9)
             axes.set_xlabel(label)
-            axes.set_title(name, loc="left", fontsize=10, color=_COLOURS[name])
+            plots.add_title(axes, name, _COLOURS[name])
         top = max(axes.get_ylim()[1] for axes in pair)
         for axes in pair:
             axes.set_ylim(0.0, top)
@@ -256,14 +230,13 @@ def _draw(learned: Mapping[str, _Learned]) -> Figure:
     return figure
 
 
-SMALL = PatchConfig(n_patches=25_600, n_heldout=1024, n_components=400, epochs=16)
 EXPERIMENT = Experiment(
     title="Overcomplete dictionaries: prior entropy at weight 2 and 1",
     source="Fig. 12, D.5",
-    configs={
-        "smoke": replace(SMALL, n_patches=512, n_heldout=32, n_components=64, patch_size=6, epochs=6),
-        "small": SMALL,
-        "paper": replace(SMALL, n_patches=204_800, n_heldout=4096, epochs=200),
-    },
+    configs=at_scales(
+        PatchConfig(n_patches=25_600, n_heldout=1024, n_components=400, epochs=16),
+        smoke={"n_patches": 512, "n_heldout": 32, "n_components": 64, "patch_size": 6, "epochs": 6},
+        paper=PAPER,
+    ),
     run=run,
 )

@@ -15,15 +15,8 @@ from entrosparse.app import plots
 from entrosparse.learning import evaluate, initial_model
 from entrosparse.objectives import analytic_elbo, entropy_elbo, monte_carlo_elbo, optimal_scales
 from entrosparse.priors import Laplace
-from entrosparse.reproduce.framework.experiment import (
-    Claim,
-    Experiment,
-    PatchConfig,
-    Picture,
-    Result,
-    Table,
-    draw_patches,
-)
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.framework.patches import SMOKE, PatchConfig, draw_patches
 from entrosparse.reproduce.shared.classical_parameters import Parameters
 
 _SAMPLES = (1, 10, 100)
@@ -128,10 +121,7 @@ def run(config: StochasticConfig) -> Result:
             name: float(evaluate(of.parameters.model, data.test, tolerance=0.01).terms.elbo)
             for name, of in runs.items()
         }
-    settings = (
-        f"N = {config.n_patches:,}, D = {config.patch_size**2}, H = {config.n_components}, "
-        f"Adam with rate {config.learning_rate:g}"
-    )
+    settings = f"{config.sizes}, Adam with rate {config.learning_rate:g}"
     return Result(
         data=data.words,
         claims=_claims(runs, goal, noise),
@@ -258,21 +248,19 @@ def _claims(
     return (
         Claim(
             "learning by samples converges more slowly than learning with the analytic objective",
-            "",
             f"within {_NEAR:g} nat of the end after {exact:.1f} s; by "
             + ", ".join(f"{name} {words}" for name, words in times.items()),
             all(of.until(goal) > exact for of in sampled.values()),
         ),
         Claim(
             "with even 100 samples parameters do not converge in reasonable time",
-            "not observed",
             f"{missing:.1f} nats missing after {spent:.0f} s, {spent / exact:.1f} times as long as the "
             "entropy ELBO takes",
             most.until(goal) == math.inf,
+            paper="not observed",
         ),
         Claim(
             "analytic gradients need no samples: they are what sampled ones scatter around",
-            "",
             f"variance 0 against {means[0]:.2g} ({_SAMPLES[0]} sample) to {means[-1]:.2g} ({_SAMPLES[-1]} "
             f"samples) times the squared length, for means; with samples it falls by a power of "
             f"{min(slopes):.2f} to {max(slopes):.2f}",
@@ -287,29 +275,26 @@ def _time(of: _Run, goal: float) -> str:
 
 
 def _table(runs: Mapping[str, _Run], goal: float, heldout: Mapping[str, float]) -> Table:
-    return Table(
+    return Table.from_values(
         "runs",
         "All judged by the entropy ELBO of their posteriors and dictionary; the held-out ELBO is that of the "
         "dictionary with converged posteriors of other patches.",
-        (
-            "objective",
-            "ms per iteration",
-            "iterations",
-            f"within {_NEAR:g} nat of the end",
-            "ELBO at the end (nats)",
-            "held-out ELBO (nats)",
-        ),
-        tuple(
+        {
+            "objective": "",
+            "ms per iteration": ".3g",
+            "iterations": ",",
+            f"within {_NEAR:g} nat of the end": "",
+            "ELBO at the end (nats)": ".2f",
+            "held-out ELBO (nats)": ".2f",
+        },
+        [
             (
                 name,
-                f"{1e3 * of.seconds[-1] / of.steps[-1]:.3g}",
-                f"{of.steps[-1]:,}",
-                _time(of, goal),
-                f"{of.elbo[-1]:.2f}",
-                f"{heldout[name]:.2f}",
+                1e3 * of.seconds[-1] / of.steps[-1],
+                *(of.steps[-1], _time(of, goal), of.elbo[-1], heldout[name]),
             )
             for name, of in runs.items()
-        ),
+        ],
     )
 
 
@@ -336,31 +321,14 @@ def _draw_noise(noise: Mapping[str, Mapping[str, list[float]]]) -> Figure:
     return figure
 
 
-SMALL = StochasticConfig()
 EXPERIMENT = Experiment(
     title="Samples against exact gradients",
     source="D.3",
-    configs={
-        "smoke": replace(
-            SMALL,
-            n_patches=64,
-            n_heldout=64,
-            n_components=16,
-            patch_size=8,
-            n_steps=100,
-            n_draws=3,
-        ),
-        "small": SMALL,
-        "paper": replace(
-            SMALL,
-            n_patches=2_048,
-            n_heldout=4_096,
-            n_components=100,
-            patch_size=16,
-            n_steps=5_000,
-            patience=10.0,
-            n_draws=50,
-        ),
-    },
+    configs=at_scales(
+        StochasticConfig(),
+        smoke=SMOKE | {"n_patches": 64, "n_steps": 100, "n_draws": 3},
+        paper={"n_patches": 2_048, "n_heldout": 4_096, "n_components": 100, "patch_size": 16}
+        | {"n_steps": 5_000, "patience": 10.0, "n_draws": 50},
+    ),
     run=run,
 )

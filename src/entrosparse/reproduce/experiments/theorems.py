@@ -1,7 +1,7 @@
 """Theorems 1 to 3: the ELBO becomes a sum of entropies while the classical objective is learned."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import final
 
@@ -16,15 +16,8 @@ from entrosparse.closed_form import isotropic_gaussian_entropy
 from entrosparse.learning import initial_model
 from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
 from entrosparse.priors import Laplace
-from entrosparse.reproduce.framework.experiment import (
-    Claim,
-    Experiment,
-    PatchConfig,
-    Picture,
-    Result,
-    Table,
-    draw_patches,
-)
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.framework.patches import PatchConfig, draw_patches
 from entrosparse.reproduce.shared.classical_parameters import Parameters
 
 _MET = 1e-6  # difference in nats, or share, below which two values have met
@@ -33,12 +26,6 @@ _LEARNING_RATE = 0.05
 _SHARED = ("ν", "log τ", "W")
 _N_RECORDS = 80
 _TINY = 1e-17  # where a difference of exactly zero is drawn
-
-
-@final
-@dataclass(frozen=True)
-class TheoremsConfig(PatchConfig):
-    """Settings; an epoch is one step of Adam on all patches."""
 
 
 def _shared(parameters: Parameters) -> list[Tensor]:
@@ -71,7 +58,7 @@ class _Record:
         return abs(self.elbo - self.entropies)
 
 
-def run(config: TheoremsConfig) -> Result:
+def run(config: PatchConfig) -> Result:
     """Climb the classical ELBO in all its parameters, and compare it with the entropies on the way."""
     data = draw_patches(config)
     x = torch.from_numpy(data.train).double()
@@ -79,8 +66,7 @@ def run(config: TheoremsConfig) -> Result:
     history = _learn(_start(x, config), x, config.epochs)
     seconds = time.perf_counter() - started
     settings = (
-        f"N = {len(x):,}, D = {x.shape[1]}, H = {config.n_components}, diagonal posteriors, float64, "
-        f"{config.epochs:,} steps of Adam in {seconds:.0f} s"
+        f"{config.sizes}, diagonal posteriors, float64, {config.epochs:,} steps of Adam in {seconds:.0f} s"
     )
     return Result(
         data=f"{data.words.rpartition(', ')[0]}, in float64",
@@ -105,7 +91,7 @@ def run(config: TheoremsConfig) -> Result:
     )
 
 
-def _start(x: Tensor, config: TheoremsConfig) -> Parameters:
+def _start(x: Tensor, config: PatchConfig) -> Parameters:
     generator = torch.Generator().manual_seed(config.seed)
     dictionary = initial_model(x, config.n_components, "random", Laplace(), generator).dictionary
     mean = x @ dictionary
@@ -176,53 +162,47 @@ def _claims(history: Sequence[_Record]) -> tuple[Claim, ...]:
     return (
         Claim(
             "while λ and σ² converge, the ELBO becomes equal to a sum of entropies (Theorem 1)",
-            "equal",
             f"the difference falls from {first.gap:.1f} to {last.gap:.1g} nats",
             last.gap < _MET < first.gap,
+            paper="equal",
         ),
         Claim(
             "they are equal for any posteriors and any W once λ and σ² are at their optimum (Theorem 1)",
-            "equal",
             f"largest difference on the way {identity:.1g} nats",
             identity < _EXACT,
+            paper="equal",
         ),
         Claim(
             "the optimal λ and σ² are unique and in closed form (Theorem 2)",
-            "Eq. 10, 11",
             f"gradients lead to them up to a share of {scales:.1g}",
             scales < _MET,
+            paper="Eq. 10, 11",
         ),
         Claim(
             "with these λ and σ² the gradients of both objectives coincide (Theorem 3)",
-            "equal",
             f"largest difference on the way {difference:.1g}, largest gradient {steepest:.2g}",
             difference < _EXACT * steepest,
+            paper="equal",
         ),
         Claim(
             "both objectives have the same stationary points, and the same values there (Theorem 3, Eq. 16)",
-            "equal",
             f"largest gradients at the end {ends[0]:.1g} (classical) and {ends[1]:.1g} (entropies), "
             f"values {abs(last.elbo - last.entropy_elbo):.1g} nats apart",
             max(ends) < _MET * steepest and abs(last.elbo - last.entropy_elbo) < _MET,
+            paper="equal",
         ),
     )
 
 
 def _table(history: Sequence[_Record]) -> Table:
     shown = (history[0], history[len(history) // 2], history[-1])
-    return Table(
+    headings = [f"{what} in {name}" for what in ("gradient", "difference") for name in _SHARED]
+    return Table.from_values(
         "gradients",
         "Gradients of the entropy ELBO, and how far those of the classical ELBO at the optimal λ and σ² are "
         "from them: largest entries, in nats per patch and unit.",
-        (
-            "step",
-            *(f"gradient in {name}" for name in _SHARED),
-            *(f"difference in {name}" for name in _SHARED),
-        ),
-        tuple(
-            (f"{r.step:,}", *(f"{value:.1e}" for value in (*r.entropy_gradients, *r.differences)))
-            for r in shown
-        ),
+        {"step": ","} | dict.fromkeys(headings, ".1e"),
+        [(record.step, *record.entropy_gradients, *record.differences) for record in shown],
     )
 
 
@@ -233,29 +213,21 @@ def _draw_convergence(history: Sequence[_Record]) -> Figure:
     for (name, label), colour, style in zip(labels.items(), plots.PALETTE, ("-", "--", ":"), strict=False):
         values = [getattr(record, name) for record in history]
         bounds.plot(steps, values, color=colour, linestyle=style, label=label)
-    bounds.set_ylabel("nats per patch")
-    plots.add_legend(bounds)
-    _draw_decay(
-        gaps,
-        steps,
-        {
-            "|ELBO − sum of entropies|": ([record.gap for record in history], plots.PALETTE[1]),
-            "entropy ELBO − ELBO": ([abs(r.entropy_elbo - r.elbo) for r in history], plots.PALETTE[2]),
-            "the same with λ and σ² at their optimum": ([r.identity for r in history], plots.PAPER_COLOUR),
-        },
-    )
-    plots.add_legend(gaps)
-    gaps.set_ylabel("nats per patch")
-    _draw_decay(
-        errors,
-        steps,
-        {
-            "λ, the furthest of them": ([record.prior_scale_error for record in history], plots.PALETTE[3]),
-            "σ²": ([record.noise_variance_error for record in history], plots.PALETTE[4]),
-        },
-    )
-    plots.add_legend(errors)
-    errors.set_ylabel("|log ratio to optimum|")
+    gap, distance = [r.gap for r in history], [abs(r.entropy_elbo - r.elbo) for r in history]
+    _draw_decay(gaps, steps, gap, plots.PALETTE[1], "|ELBO − sum of entropies|")
+    _draw_decay(gaps, steps, distance, plots.PALETTE[2], "entropy ELBO − ELBO")
+    identity = [r.identity for r in history]
+    _draw_decay(gaps, steps, identity, plots.PAPER_COLOUR, "the same with λ and σ² at their optimum")
+    scales, variance = [r.prior_scale_error for r in history], [r.noise_variance_error for r in history]
+    _draw_decay(errors, steps, scales, plots.PALETTE[3], "λ, the furthest of them")
+    _draw_decay(errors, steps, variance, plots.PALETTE[4], "σ²")
+    for axes, unit in (
+        (bounds, "nats per patch"),
+        (gaps, "nats per patch"),
+        (errors, "|log ratio to optimum|"),
+    ):
+        plots.add_legend(axes)
+        axes.set_ylabel(unit)
     errors.set_xlabel("step")
     return figure
 
@@ -264,40 +236,31 @@ def _draw_gradients(history: Sequence[_Record]) -> Figure:
     figure, grid = plots.panels(1, 3, (9.0, 3.4))
     steps = [record.step for record in history]
     for i, (axes, name) in enumerate(zip(grid, _SHARED, strict=True)):
-        _draw_decay(
-            axes,
-            steps,
-            {
-                "classical ELBO": ([record.gradients[i] for record in history], plots.PALETTE[0]),
-                "entropy ELBO": ([record.entropy_gradients[i] for record in history], plots.PALETTE[2]),
-                "difference at the optimal λ, σ²": (
-                    [record.differences[i] for record in history],
-                    plots.PAPER_COLOUR,
-                ),
-            },
-        )
-        axes.set_title(f"gradient in {name}", loc="left", fontsize=10, color=plots.INK)
+        classical, entropies = [r.gradients[i] for r in history], [r.entropy_gradients[i] for r in history]
+        differences = [r.differences[i] for r in history]
+        _draw_decay(axes, steps, classical, plots.PALETTE[0], "classical ELBO")
+        _draw_decay(axes, steps, entropies, plots.PALETTE[2], "entropy ELBO")
+        _draw_decay(axes, steps, differences, plots.PAPER_COLOUR, "difference at the optimal λ, σ²")
+        plots.add_title(axes, f"gradient in {name}")
         axes.set_xlabel("step")
     plots.add_legend(grid[0])
     grid[0].set_ylabel("largest entry (nats per patch and unit)")
     return figure
 
 
-def _draw_decay(axes: Axes, steps: Sequence[int], curves: Mapping[str, tuple[Sequence[float], str]]) -> None:
-    for label, (values, colour) in curves.items():
-        axes.plot(steps, np.maximum(values, _TINY), color=colour, label=label)
+def _draw_decay(axes: Axes, steps: Sequence[int], values: Sequence[float], colour: str, label: str) -> None:
+    axes.plot(steps, np.maximum(values, _TINY), color=colour, label=label)
     axes.set_xscale("symlog", linthresh=1)
     axes.set_yscale("log")
 
 
-SMALL = TheoremsConfig(n_patches=1000, n_heldout=1, n_components=32, patch_size=8, epochs=8000)
 EXPERIMENT = Experiment(
     title="Theorems 1 to 3: the ELBO, the entropies and their gradients",
     source="Section 2.2, 3.1, Appendix C",
-    configs={
-        "smoke": replace(SMALL, n_patches=100, n_components=8, epochs=200),
-        "small": SMALL,
-        "paper": replace(SMALL, n_patches=5000, n_components=100, patch_size=16, epochs=20_000),
-    },
+    configs=at_scales(  # an epoch is one step of Adam on all patches
+        PatchConfig(n_patches=1000, n_heldout=1, n_components=32, patch_size=8, epochs=8000),
+        smoke={"n_patches": 100, "n_components": 8, "epochs": 200},
+        paper={"n_patches": 5000, "n_components": 100, "patch_size": 16, "epochs": 20_000},
+    ),
     run=run,
 )

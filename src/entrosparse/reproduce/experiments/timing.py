@@ -1,25 +1,17 @@
 """D: the seconds that an epoch takes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from entrosparse.app import plots
 from entrosparse.inference import LowRankEncoder
-from entrosparse.learning import AdamLearner, Learner, OnlineEM, train
-from entrosparse.reproduce.framework.experiment import (
-    Claim,
-    Experiment,
-    PatchConfig,
-    Picture,
-    Result,
-    Table,
-    draw_patches,
-)
+from entrosparse.learning import AdamLearner, Learner, OnlineEM
+from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.framework.patches import SMOKE, PatchConfig, PatchData, draw_patches
 from entrosparse.reproduce.shared.gradient_em import GradientEM
 
 _PAPER_EM = "paper's EM"
@@ -56,23 +48,15 @@ class _Timing:
 def run(config: TimingConfig) -> Result:
     """Time an epoch of each learner on the patches of the paper's size."""
     data = draw_patches(config)
-    learners: dict[str, tuple[Learner, str, int]] = {
-        _PAPER_EM: (GradientEM(), "data", config.n_timed),
-        _DIAGONAL: (AdamLearner(), "ica", config.n_patches),
-        _LOW_RANK: (AdamLearner(LowRankEncoder), "ica", config.n_patches),
-        _ONLINE: (OnlineEM(), "ica", config.n_patches),
-    }
-    once = replace(config, epochs=1)
-    _time(GradientEM(), "data", data.train[:512], data.heldout, once)  # torch imports much at first
+    config.train(GradientEM(), data.train[:512], data.heldout, epochs=1)  # torch imports much at first
     timings = {
-        name: _time(learner, init, data.train[:n_timed], data.heldout, config)
-        for name, (learner, init, n_timed) in learners.items()
+        _PAPER_EM: _time(GradientEM(), "data", config.n_timed, data, config),
+        _DIAGONAL: _time(AdamLearner(), "ica", config.n_patches, data, config),
+        _LOW_RANK: _time(AdamLearner(LowRankEncoder), "ica", config.n_patches, data, config),
+        _ONLINE: _time(OnlineEM(), "ica", config.n_patches, data, config),
     }
     threads = torch.get_num_threads()
-    settings = (
-        f"N = {config.n_patches:,}, D = {config.patch_size**2}, H = {config.n_components}, "
-        f"minibatches of 512; CPU, {threads} thread{'s' * (threads > 1)}"
-    )
+    settings = f"{config.sizes}, minibatches of 512; CPU, {threads} thread{'s' * (threads > 1)}"
     return Result(
         data=data.words,
         claims=tuple(_faster(name, timings) for name in (_DIAGONAL, _LOW_RANK)),
@@ -88,48 +72,44 @@ def run(config: TimingConfig) -> Result:
     )
 
 
-def _time(
-    learner: Learner, init: str, patches: np.ndarray, heldout: np.ndarray, config: TimingConfig
-) -> _Timing:
-    result = train(
-        learner,
-        patches,
-        heldout,
-        n_components=config.n_components,
-        init=init,
-        epochs=config.epochs,
-        seed=config.seed,
-    )
+def _time(learner: Learner, init: str, n_timed: int, data: PatchData, config: TimingConfig) -> _Timing:
+    result = config.train(learner, data.train[:n_timed], data.heldout, init=init)
     measured = result.history[-1].seconds / config.epochs
-    return _Timing(len(patches), measured, measured * config.n_patches / len(patches))
+    return _Timing(n_timed, measured, measured * config.n_patches / n_timed)
 
 
 def _faster(name: str, timings: Mapping[str, _Timing]) -> Claim:
     adam, em = timings[name].seconds, timings[_PAPER_EM].seconds
     return Claim(
         f"an epoch of Adam is faster than an epoch of EM ({name})",
-        f"12 s against 156 s, {156 / 12:.0f} times faster",
         f"{adam:.1f} s against {em:.1f} s of the paper's EM, {em / adam:.1f} times faster; online EM takes "
         f"{timings[_ONLINE].seconds:.1f} s",
         adam < em,
+        paper=f"12 s against 156 s, {156 / 12:.0f} times faster",
     )
 
 
 def _table(timings: Mapping[str, _Timing], config: TimingConfig) -> Table:
-    return Table(
+    return Table.from_values(
         "seconds",
         f"Seconds per epoch. What was timed on fewer than {config.n_patches:,} patches is scaled to as many.",
-        ("learner", "patches timed", "seconds measured", "seconds per epoch", "paper, GTX 1070"),
-        tuple(
+        {
+            "learner": "",
+            "patches timed": ",",
+            "seconds measured": ".2f",
+            "seconds per epoch": "",
+            "paper, GTX 1070": ".0f",
+        },
+        [
             (
                 name,
-                f"{timing.timed:,}",
-                f"{timing.measured:.2f}",
-                f"{timing.seconds:.1f}" + (" (scaled)" if timing.timed < config.n_patches else ""),
-                f"{_PAPER[name]:.0f}" if name in _PAPER else "–",
+                timing.timed,
+                timing.measured,
+                f"{timing.seconds:.1f}" + " (scaled)" * (timing.timed < config.n_patches),
+                _PAPER.get(name),
             )
             for name, timing in timings.items()
-        ),
+        ],
     )
 
 
@@ -145,21 +125,19 @@ def _draw(seconds: Mapping[str, float]) -> Figure:
     axes.set_yticks(range(len(seconds)), list(seconds))
     axes.invert_yaxis()
     axes.grid(False)
-    axes.set_xscale("log")
-    axes.set_xlim(min(1.0, 0.5 * min(seconds.values())), 400.0)
-    axes.set_xlabel("seconds per epoch")
+    left = min(1.0, 0.5 * min(seconds.values()))
+    axes.set(xscale="log", xlim=(left, 400.0), xlabel="seconds per epoch")
     plots.add_legend(axes, loc="lower right")
     return figure
 
 
-SMALL = TimingConfig()
 EXPERIMENT = Experiment(
     title="Seconds per epoch",
     source="D",
-    configs={
-        "smoke": replace(SMALL, n_patches=2048, n_heldout=128, n_components=16, patch_size=8, n_timed=1024),
-        "small": SMALL,
-        "paper": replace(SMALL, epochs=3, n_timed=204_800),
-    },
+    configs=at_scales(
+        TimingConfig(),
+        smoke=SMOKE | {"n_patches": 2_048, "n_heldout": 128, "n_timed": 1_024},
+        paper={"epochs": 3, "n_timed": 204_800},
+    ),
     run=run,
 )

@@ -1,14 +1,12 @@
 """What an experiment is: a frozen configuration, ``run(config) -> Result``, and what the paper says of it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, final
 
-import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from entrosparse.images import default_images, load_images, prepare_images, split_patches
+from entrosparse.images import load_images
 
 SCALES = ("smoke", "small", "paper")
 """Sizes of all experiments: some seconds each; some minutes each on two cores; as in the paper."""
@@ -42,72 +40,15 @@ class Config:
             load_images(self.images)
 
 
-@dataclass(frozen=True)
-class PatchConfig(Config):
-    """Settings of experiments on natural image patches.
-
-    Attributes
-    ----------
-    n_patches, n_heldout : int
-        Patches to learn from, and to judge by.
-    n_components : int
-        Number of latents H.
-    patch_size : int
-        Side of a patch in pixels; D is its square.
-    epochs : int
-        Passes over the patches.
-    """
-
-    n_patches: int = 51_200
-    n_heldout: int = 4_096
-    n_components: int = 100
-    patch_size: int = 16
-    epochs: int = 10
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of a patch in pixels."""
-        return self.patch_size, self.patch_size
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class PatchData:
-    """Whitened patches, (N, D) float32 each.
-
-    Attributes
-    ----------
-    train, heldout : ndarray
-        Patches to learn from, and to judge by.
-    words : str
-        What they are, for captions.
-    """
-
-    train: np.ndarray
-    heldout: np.ndarray
-    words: str
-
-    @property
-    def test(self) -> torch.Tensor:
-        """The held-out patches as a tensor."""
-        return torch.from_numpy(self.heldout)
-
-
-def draw_patches(config: PatchConfig) -> PatchData:
-    """Cut the patches that the configuration asks for from whitened images.
-
-    Raises
-    ------
-    FileFormatError
-        If the images are missing or cannot be read.
-    """
-    images = default_images() if config.images is None else load_images(config.images)
-    arrays = prepare_images(images).arrays
-    side = config.patch_size
-    train, heldout = split_patches(arrays, side, config.n_patches, config.n_heldout, config.seed)
-    source = "the photographs that come with scikit-image" if config.images is None else config.images
-    words = f"{len(train):,} patches of {side} x {side} pixels from {source}, {len(heldout):,} held out"
-    return PatchData(train[:], heldout[:], words)
+def at_scales(
+    small: Config, smoke: Mapping[str, Any] | None = None, paper: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return settings for each of `SCALES`: the small ones, and what changes in them for the other two."""
+    return {
+        "smoke": replace(small, **(smoke or {})),
+        "small": small,
+        "paper": replace(small, **(paper or {})),
+    }
 
 
 @final
@@ -119,18 +60,18 @@ class Claim:
     ----------
     statement : str
         What the paper says, as a sentence without its full stop.
-    paper : str
-        The paper's value, with its unit; empty where it gives none.
     ours : str
         The value found, with its unit.
     holds : bool
         Whether what was found agrees, computed from the numbers.
+    paper : str
+        The paper's value, with its unit; empty where it gives none.
     """
 
     statement: str
-    paper: str
     ours: str
     holds: bool
+    paper: str = ""
 
 
 @final
@@ -154,6 +95,24 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def from_values(
+        cls, name: str, caption: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]
+    ) -> Self:
+        """Write values as text, by the format of their column; None becomes a dash, and text stays as it is.
+
+        Parameters
+        ----------
+        name, caption : str
+            See the attributes.
+        columns : mapping of str to str
+            Formats by heading, such as ``".2f"``; empty where the values are text.
+        rows : iterable of sequence
+            One value for each column.
+        """
+        texts = (tuple(map(_as_text, row, columns.values())) for row in rows)
+        return cls(name, caption, tuple(columns), tuple(texts))
 
 
 @final
@@ -230,3 +189,9 @@ class Experiment:
     source: str
     configs: Mapping[str, Any]
     run: Callable[[Any], Result]
+
+
+def _as_text(value: object, form: str) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else format(value, form)

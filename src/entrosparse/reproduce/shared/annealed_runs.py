@@ -1,24 +1,28 @@
 """Learning under entropy annealing, looked at after each epoch as the paper does (D.4)."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 from operator import add
 from typing import Any, final
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.app import plots
 from entrosparse.inference import DiagonalInference
-from entrosparse.learning import Callback, EpochRecord, Learner, OnlineEM, train
+from entrosparse.learning import Callback, EpochRecord, Learner, OnlineEM
 from entrosparse.metrics import dead_latents, gini, localization
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import entropy_elbo
 from entrosparse.posteriors import Diagonal
-from entrosparse.reproduce.framework.experiment import Claim, PatchConfig, PatchData
+from entrosparse.reproduce.framework import Claim, Picture, Result, Table, at_scales
+from entrosparse.reproduce.framework.patches import SMOKE, PatchConfig, PatchData, draw_patches
 from entrosparse.reproduce.shared.gradient_em import GradientEM
 from entrosparse.statistics import Statistics
 
@@ -29,6 +33,8 @@ COLOURS = {
     "tempering": plots.PALETTE[4],
 }
 """Colour of each schedule, in all figures."""
+
+PAPERS_EM, ONLINE_EM = "paper's EM", "online EM"
 
 
 @dataclass(frozen=True)
@@ -52,29 +58,14 @@ class AnnealedConfig(PatchConfig):
     paper_batch_size: int = 256
 
 
-SMALL = AnnealedConfig()
-CONFIGS = {
-    "smoke": replace(
-        SMALL,
-        n_patches=1024,
-        n_heldout=64,
-        n_components=16,
-        patch_size=8,
-        epochs=7,
-        n_judged=256,
-        n_paper_patches=512,
-        paper_batch_size=512,
-    ),
-    "small": SMALL,
-    "paper": replace(
-        SMALL,
-        n_patches=204_800,
-        n_heldout=4_096,
-        n_judged=20_480,
-        n_paper_patches=204_800,
-        paper_batch_size=512,
-    ),
-}
+CONFIGS = at_scales(
+    AnnealedConfig(),
+    smoke=SMOKE
+    | {"n_patches": 1_024, "epochs": 7, "n_judged": 256}
+    | {"n_paper_patches": 512, "paper_batch_size": 512},
+    paper={"n_patches": 204_800, "n_heldout": 4_096, "n_judged": 20_480}
+    | {"n_paper_patches": 204_800, "paper_batch_size": 512},
+)
 """Settings for each scale. Annealing takes six epochs, so there are at least seven."""
 
 
@@ -158,8 +149,102 @@ class AnnealedRun:
         return [getattr(epoch, name) for epoch in self.epochs]
 
 
-Runs = Mapping[str, Mapping[str, AnnealedRun]]
-"""Runs by algorithm and schedule."""
+Schedules = Mapping[str, AnnealedRun]
+"""The runs of an algorithm, by schedule."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What both algorithms learned, and how an experiment shows it.
+
+    Attributes
+    ----------
+    by_algorithm : mapping of str to Schedules
+        The runs.
+    data : str
+        Which patches were learned from.
+    settings : str
+        Sizes, and the seconds that a run took at most, for captions.
+    shared_seconds : float
+        Seconds of the runs that another experiment had made already.
+    """
+
+    by_algorithm: Mapping[str, Schedules]
+    data: str
+    settings: str
+    shared_seconds: float
+
+    def judge(
+        self,
+        statement: str,
+        paper: str,
+        form: str,
+        measure: Callable[[Schedules], Sequence[float]],
+        criterion: Callable[..., bool],
+    ) -> Claim:
+        """Return a claim of the paper, judged by the paper's EM; online EM stands beside it.
+
+        Parameters
+        ----------
+        statement, paper : str
+            What the paper says, and its value.
+        form : str
+            Words for the values that were found, as for ``str.format``.
+        measure : callable
+            From the runs of an algorithm to its values.
+        criterion : callable
+            From these values to the verdict.
+        """
+        found = {name: measure(of) for name, of in self.by_algorithm.items()}
+        ours = f"{form.format(*found[PAPERS_EM])} ({ONLINE_EM}: {form.format(*found[ONLINE_EM])})"
+        return Claim(statement, ours, bool(criterion(*found[PAPERS_EM])), paper)
+
+    def draw(self, rows: Mapping[str, str], height: float, first: int = 0) -> tuple[Figure, list[Axes]]:
+        """Draw attributes of the epochs, from a first one on: a row for each, a column for each algorithm.
+
+        Parameters
+        ----------
+        rows : mapping of str to str
+            Titles by attribute.
+        height : float
+            Height of the figure in inches.
+        first : int
+            Epoch to begin with.
+        """
+        n_columns = len(self.by_algorithm)
+        figure, grid = plots.panels(len(rows), n_columns, (9.0, height), sharex=True)
+        for k, ((attribute, label), (name, of)) in enumerate(
+            product(rows.items(), self.by_algorithm.items())
+        ):
+            grid[k].sharey(grid[k - k % n_columns])
+            plots.add_title(grid[k], f"{label}, {name}")
+            for schedule, found in of.items():
+                epochs, values = found.curve("epoch")[first:], found.curve(attribute)[first:]
+                style: dict[str, Any] = {"color": COLOURS[schedule], "marker": "o", "markersize": 3}
+                grid[k].plot(epochs, values, label=schedule_in_words(schedule), **style)
+        for axes in grid[-n_columns:]:
+            plots.label_epochs(axes)
+        return figure, grid
+
+    def result(
+        self, claims: Sequence[Claim], pictures: Sequence[Picture], tables: Sequence[Table] = ()
+    ) -> Result:
+        """Return what an experiment found, with all that was measured."""
+        numbers = {
+            name: {
+                schedule: {"seconds": found.seconds, "epochs": [epoch.numbers() for epoch in found.epochs]}
+                for schedule, found in of.items()
+            }
+            for name, of in self.by_algorithm.items()
+        }
+        return Result(self.data, tuple(claims), tuple(pictures), tuple(tables), numbers, self.shared_seconds)
+
+
+def schedule_in_words(schedule: str) -> str:
+    """Return what a schedule is called in legends."""
+    return {"none": "no annealing", "tempering": "tempering"}.get(schedule, f"{schedule} annealing")
+
 
 _Infer = Callable[[Tensor, SparseCodingModel, EntropyWeights], Diagonal]
 
@@ -172,107 +257,46 @@ class _Algorithm:
     batch_size: int
 
 
-def _papers_em(config: AnnealedConfig) -> _Algorithm:
-    learner = GradientEM()
-    return _Algorithm(learner, learner.infer, config.n_paper_patches, config.paper_batch_size)
-
-
-def _online_em(config: AnnealedConfig) -> _Algorithm:
-    return _Algorithm(OnlineEM(), DiagonalInference(0.0, max_iterations=20), config.n_patches, 512)
-
-
-PAPERS_EM = "paper's EM"
-ONLINE_EM = "online EM"
-_ALGORITHMS = {PAPERS_EM: _papers_em, ONLINE_EM: _online_em}
+def _algorithms(config: AnnealedConfig) -> dict[str, _Algorithm]:
+    papers, exact = GradientEM(), DiagonalInference(0.0, max_iterations=20)
+    return {
+        PAPERS_EM: _Algorithm(papers, papers.infer, config.n_paper_patches, config.paper_batch_size),
+        ONLINE_EM: _Algorithm(OnlineEM(), exact, config.n_patches, 512),
+    }
 
 
 _made: dict[tuple[str, str, AnnealedConfig], AnnealedRun] = {}  # three experiments show some of these runs
 
 
-def learn(config: AnnealedConfig, data: PatchData, schedules: Sequence[str]) -> tuple[Runs, float]:
-    """Learn from random fields by both algorithms, under each of the schedules.
-
-    Returns
-    -------
-    runs : Runs
-        What was learned, now or for another experiment.
-    shared_seconds : float
-        Seconds of the runs that another experiment had made already.
-    """
-    keys = [(name, schedule, config) for name in _ALGORITHMS for schedule in schedules]
-    shared_seconds = sum(_made[key].seconds for key in keys if key in _made)
-    _made.update({key: _learned(*key, data) for key in keys if key not in _made})
-    runs = {name: {each: _made[name, each, config] for each in schedules} for name in _ALGORITHMS}
-    return runs, shared_seconds
-
-
-def numbers(runs: Runs) -> dict[str, Any]:
-    """Return what goes into the result file."""
-    return {
-        name: {
-            schedule: {"seconds": found.seconds, "epochs": [epoch.numbers() for epoch in found.epochs]}
-            for schedule, found in of.items()
-        }
-        for name, of in runs.items()
-    }
-
-
-def judge(
-    runs: Runs,
-    statement: str,
-    paper: str,
-    form: str,
-    measure: Callable[[Mapping[str, AnnealedRun]], Sequence[float]],
-    criterion: Callable[..., bool],
-) -> Claim:
-    """Return a claim of the paper, judged by the paper's EM; online EM stands beside it.
-
-    Parameters
-    ----------
-    runs : Runs
-        What was learned.
-    statement, paper : str
-        What the paper says, and its value.
-    form : str
-        Words for the values that were found, as for ``str.format``.
-    measure : callable
-        From the runs of an algorithm to its values.
-    criterion : callable
-        From these values to the verdict.
-    """
-    found = {name: measure(of) for name, of in runs.items()}
-    ours = f"{form.format(*found[PAPERS_EM])} ({ONLINE_EM}: {form.format(*found[ONLINE_EM])})"
-    return Claim(statement, paper, ours, bool(criterion(*found[PAPERS_EM])))
-
-
-def describe(runs: Runs, config: AnnealedConfig) -> str:
-    """Return the settings and the seconds that a run took at most, for captions."""
-    seconds = {name: f"{max(run.seconds for run in of.values()):.0f} s per run" for name, of in runs.items()}
-    return (
+def learn(config: AnnealedConfig, schedules: Iterable[str]) -> Runs:
+    """Learn from random fields by both algorithms, under each of the schedules, or take what is there."""
+    data, algorithms = draw_patches(config), _algorithms(config)
+    runs: dict[str, dict[str, AnnealedRun]] = {name: {} for name in algorithms}
+    shared_seconds = 0.0
+    for name, schedule in product(algorithms, schedules):
+        key = (name, schedule, config)
+        if key in _made:
+            shared_seconds += _made[key].seconds
+        else:
+            _made[key] = _learned(algorithms[name], schedule, config, data)
+        runs[name][schedule] = _made[key]
+    settings = [
         f"D = {config.patch_size**2}, H = {config.n_components}, {config.epochs} epochs, judged on "
-        f"{config.n_judged:,} patches; {PAPERS_EM}: N = {config.n_paper_patches:,}, {seconds[PAPERS_EM]}; "
-        f"{ONLINE_EM}: N = {config.n_patches:,}, {seconds[ONLINE_EM]}"
-    )
+        f"{config.n_judged:,} patches"
+    ]
+    for name, of in runs.items():
+        seconds = max(run.seconds for run in of.values())
+        settings.append(f"{name}: N = {algorithms[name].n_patches:,}, {seconds:.0f} s per run")
+    return Runs(runs, data.words, "; ".join(settings), shared_seconds)
 
 
-def _learned(name: str, schedule: str, config: AnnealedConfig, data: PatchData) -> AnnealedRun:
+def _learned(algorithm: _Algorithm, schedule: str, config: AnnealedConfig, data: PatchData) -> AnnealedRun:
     started = time.perf_counter()
-    algorithm = _ALGORITHMS[name](config)
-    patches = data.train[: algorithm.n_patches]
-    judged = torch.split(torch.from_numpy(patches[: config.n_judged]), algorithm.batch_size)
+    patches, batch_size = data.train[: algorithm.n_patches], algorithm.batch_size
+    judged = torch.split(torch.from_numpy(patches[: config.n_judged]), batch_size)
     watcher = _Watcher(judged, algorithm.infer, config.shape)
-    train(
-        algorithm.learner,
-        patches,
-        data.heldout,
-        n_components=config.n_components,
-        init="random",
-        epochs=config.epochs,
-        batch_size=algorithm.batch_size,
-        annealing=schedule,
-        seed=config.seed,
-        callbacks=(watcher,),
-    )
+    options = {"init": "random", "batch_size": batch_size, "annealing": schedule, "callbacks": (watcher,)}
+    config.train(algorithm.learner, patches, data.heldout, **options)
     return AnnealedRun(watcher.epochs, time.perf_counter() - started)
 
 
