@@ -1,8 +1,7 @@
 """Fig. 10, Fig. 11: generative fields, epoch by epoch, under prior and under likelihood annealing."""
 
-from collections.abc import Sequence
+from statistics import fmean
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from entrosparse.app import plots
@@ -21,12 +20,15 @@ from entrosparse.reproduce.shared.annealed_runs import (
 def run(config: AnnealedConfig) -> Result:
     """Learn without annealing, with that of the prior and with that of the likelihood."""
     runs = learn(config, ("none", "prior", "likelihood"))
+    rows = {"localization": "localization of fields", "n_collapsed": "collapsed latents"}
+    figure, grid = runs.draw(rows, height=5.4)
+    plots.add_legend(grid[-1])
     course = Picture(
         "localization",
         "Share of a field's energy in its best 5 x 5 pixels, median over the fields, and number of latents "
         "that carry no information by the posteriors of the annealed objective, after each epoch "
         f"({runs.settings}). Epoch 0: random fields.",
-        (_draw(runs),),
+        (figure,),
     )
     fields = (
         _fields(runs.by_algorithm[PAPERS_EM][schedule], schedule, config)
@@ -40,7 +42,6 @@ def _claims(runs: Runs) -> tuple[Claim, ...]:
         runs.judge(
             "even after one epoch of prior annealing the fields are localized: half of the way from random "
             "fields to those of the end, and more than without annealing",
-            "",
             "{1:.2f} on the way from {0:.2f} to {2:.2f}, {3:.2f} without annealing",
             lambda of: [
                 *(of["prior"].curve("localization")[k] for k in (0, 1, -1)),
@@ -50,32 +51,33 @@ def _claims(runs: Runs) -> tuple[Claim, ...]:
         ),
         runs.judge(
             "under prior annealing all latents are used from the beginning",
-            "all",
             "at most {} collapsed after any epoch",
             lambda of: [max(of["prior"].curve("n_collapsed")[1:])],
             lambda n_unused: n_unused == 0,
+            paper="all",
         ),
         runs.judge(
             "likelihood annealing leaves collapsed latents while it lasts, and none in the end",
-            "some, then none",
             "up to {} collapsed, then {}",
             lambda of: (
                 max(epoch.n_collapsed for epoch in of["likelihood"].during),
                 of["likelihood"].end.n_collapsed,
             ),
             lambda during, end: during > 0 and end == 0,
+            paper="some, then none",
         ),
         runs.judge(
             "fields are less localized during likelihood annealing than during prior annealing",
-            "",
             "{:.2f} against {:.2f} on average",
-            lambda of: [_mean(of[schedule].during) for schedule in ("likelihood", "prior")],
+            lambda of: [
+                fmean(epoch.localization for epoch in of[schedule].during)
+                for schedule in ("likelihood", "prior")
+            ],
             lambda likelihood, prior: likelihood < prior,
         ),
         runs.judge(
             "both annealings result in similar fields: closer to each other in localization and ELBO than "
             "prior annealing is to none",
-            "0.4 against 2.9 nats",
             "{:.3f} against {:.3f}, and {:.1f} against {:.1f} nats",
             lambda of: [
                 abs(getattr(of[schedule].end, name) - getattr(of["prior"].end, name))
@@ -83,12 +85,9 @@ def _claims(runs: Runs) -> tuple[Claim, ...]:
                 for schedule in ("likelihood", "none")
             ],
             lambda near, far, nats_near, nats_far: near < far and nats_near < nats_far,
+            paper="0.4 against 2.9 nats",
         ),
     )
-
-
-def _mean(epochs: Sequence[AnnealedEpoch]) -> float:
-    return float(np.mean([epoch.localization for epoch in epochs]))
 
 
 def _fields(run: AnnealedRun, schedule: str, config: AnnealedConfig) -> Picture:
@@ -105,21 +104,13 @@ def _fields(run: AnnealedRun, schedule: str, config: AnnealedConfig) -> Picture:
 
 def _small(figure: Figure) -> Figure:
     """Halve a figure's size, for there are many frames."""
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(width / 2, height / 2)
+    figure.set_size_inches(*figure.get_size_inches() / 2)
     return figure
 
 
 def _label(epoch: AnnealedEpoch, schedule: str) -> str:
     letter, weight = {"prior": "γ", "likelihood": "δ"}[schedule], getattr(epoch.weights, schedule)
     return "epoch 0" if epoch.epoch == 0 else f"epoch {epoch.epoch} ({letter} = {weight:.3g})"
-
-
-def _draw(runs: Runs) -> Figure:
-    rows = {"localization": "localization of fields", "n_collapsed": "collapsed latents"}
-    figure, grid = runs.draw(rows, height=5.4)
-    plots.add_legend(grid[-1])
-    return figure
 
 
 EXPERIMENT = Experiment(

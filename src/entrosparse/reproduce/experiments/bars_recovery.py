@@ -73,17 +73,17 @@ def run(config: BarsConfig) -> Result:
     }
     shown = {name: next((run for run in of if run.found), of[0]) for name, of in runs.items()}
     sample = bars(config.n_samples, rng=config.seed).data[:30]
-    learned = shown["batch EM"].model
     settings = f"N = {config.n_samples:,}, D = 25, H = 10, full covariance"
     return Result(
         data=f"{config.n_samples:,} images of 5 x 5 pixels, drawn from the model with bars as fields",
         claims=_claims(runs),
         pictures=(
             Picture("data", "30 of the data points.", (plots.draw_fields(sample.T, np.ones(30), (5, 5)),)),
-            Picture(
+            Picture.from_models(
                 "fields",
                 f"Generative fields learned by batch EM in {shown['batch EM'].seconds:.1f} s ({settings}).",
-                (plots.draw_fields(learned.dictionary, learned.prior_scale, (5, 5)),),
+                {"": shown["batch EM"].model},
+                (5, 5),
             ),
             Picture(
                 "entropies",
@@ -211,6 +211,8 @@ def _draw_histories(runs: Mapping[str, _Run]) -> Figure:
 EXPERIMENT = Experiment(
     title="Bars: learned fields, entropies, recovery",
     source="Fig. 2, Fig. 5, D.2",
-    configs=at_scales(BarsConfig(), smoke={"n_samples": 300, "n_runs": 2, "n_joint_runs": 1, "max_calls": 3}),
+    configs=at_scales(
+        BarsConfig(), smoke={"n_samples": 300, "n_runs": 2, "n_joint_runs": 1, "max_calls": 3}, paper={}
+    ),
     run=run,
 )

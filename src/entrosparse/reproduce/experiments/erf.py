@@ -21,7 +21,7 @@ from entrosparse.objectives import entropy_elbo
 from entrosparse.posteriors import Diagonal
 from entrosparse.priors import Laplace, Prior
 from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
-from entrosparse.reproduce.framework.patches import SMOKE, PatchConfig, PatchData, draw_patches
+from entrosparse.reproduce.framework.patches import PAPER, SMOKE, PatchConfig, PatchData, draw_patches
 from entrosparse.reproduce.shared.gradient_em import GradientEM
 from entrosparse.statistics import Statistics
 
@@ -99,10 +99,8 @@ def run(config: ErfConfig) -> Result:
     seconds = _seconds(config)
     seconds["run"] = {name: float(np.median([pair[name].seconds for pair in pairs])) for name in _PRIORS}
     ends = {name: [pair[name].history[-1] for pair in pairs] for name in _PRIORS}
-    cosine = [
-        float(match_atoms(*(found.model.dictionary for found in pair.values())).cosine.mean())
-        for pair in pairs
-    ]
+    matches = [match_atoms(*(found.model.dictionary for found in pair.values())) for pair in pairs]
+    cosine = [float(match.cosine.mean()) for match in matches]
     settings = (
         f"H = {config.n_components}, the paper's EM with diagonal covariance, {config.epochs} epochs, "
         f"{config.n_runs} starts"
@@ -123,17 +121,14 @@ def run(config: ErfConfig) -> Result:
                 "what the closed form changes.",
                 (_draw_runs(pairs),),
             ),
-            Picture(
+            Picture.from_models(
                 "fields",
                 f"Generative fields learned with either error function from the first start ({settings}).",
-                tuple(
-                    plots.draw_fields(found.model.dictionary, found.model.prior_scale, config.shape)
-                    for found in pairs[0].values()
-                ),
-                tuple(_PRIORS),
+                {name: found.model for name, found in pairs[0].items()},
+                config.shape,
             ),
         ),
-        tables=(_error_table(worst), _time_table(seconds, config)),
+        tables=_tables(worst, seconds, config),
         numbers={
             "largest_error": worst,
             "seconds": seconds,
@@ -235,23 +230,22 @@ def _claims(
     )
 
 
-def _error_table(worst: Mapping[str, float]) -> Table:
-    return Table.from_values(
+def _tables(
+    worst: Mapping[str, float], seconds: Mapping[str, Mapping[str, float]], config: ErfConfig
+) -> tuple[Table, Table]:
+    errors = Table.from_values(
         "errors",
         "Largest error of the closed form; for the coefficient of the series it lies near |x| = 1.41.",
         {"form": "", "largest error": ".2e"},
         worst.items(),
     )
-
-
-def _time_table(seconds: Mapping[str, Mapping[str, float]], config: ErfConfig) -> Table:
     size = f"N = {_BATCH}, D = {config.patch_size**2}, H = {config.n_components}"
     words = {
         "values": f"erf of {config.n_values:,} values",
         "objective": f"objective and gradient, {size}",
         "run": f"minibatch of the paper's EM, {size}",
     }
-    return Table.from_values(
+    times = Table.from_values(
         "seconds",
         "Median processor time in float32. Automatic differentiation goes through each of the dozen "
         "operations of the closed form, where the library has one for the value and one for the slope.",
@@ -261,6 +255,7 @@ def _time_table(seconds: Mapping[str, Mapping[str, float]], config: ErfConfig) -
             for name, of in seconds.items()
         ],
     )
+    return errors, times
 
 
 def _draw_errors(x: np.ndarray, exact: np.ndarray, errors: Mapping[str, np.ndarray]) -> Figure:
@@ -296,8 +291,7 @@ EXPERIMENT = Experiment(
     configs=at_scales(
         ErfConfig(),
         smoke=SMOKE | {"n_patches": 512, "epochs": 1, "n_runs": 2, "n_values": 10_000, "n_repeats": 3},
-        paper={"n_patches": 204_800, "n_heldout": 4_096}
-        | {"n_components": 100, "patch_size": 16, "epochs": 10},
+        paper=PAPER | {"n_components": 100, "patch_size": 16, "epochs": 10},
     ),
     run=run,
 )

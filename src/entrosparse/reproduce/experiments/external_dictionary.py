@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from entrosparse.app import plots
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.learning import OnlineEM, Turn, evaluate, initial_model
+from entrosparse.learning import OnlineEM, evaluate, initial_model
 from entrosparse.metrics import gini, localization
+from entrosparse.model import SparseCodingModel
 from entrosparse.priors import Laplace
 from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
 from entrosparse.reproduce.framework.patches import PAPER, SMOKE, PatchConfig, PatchData, draw_patches
@@ -57,14 +58,11 @@ class ExternalDictionaryConfig(PatchConfig):
 class _Judged:
     """A dictionary with the posteriors, λ and σ² that maximize its ELBO on the held-out patches."""
 
+    model: SparseCodingModel
     seconds: float  # of learning
-    turn: Turn  # at the optimum
+    elbo: float
     gini: tuple[float, float]  # Gini index of the posterior means: mean and deviation over the patches
     localization: float  # median over the fields
-
-    @property
-    def elbo(self) -> float:
-        return float(self.turn.terms.elbo)
 
 
 def run(config: ExternalDictionaryConfig) -> Result:
@@ -88,24 +86,16 @@ def run(config: ExternalDictionaryConfig) -> Result:
                 f"({settings}).",
                 (_draw(judged),),
             ),
-            Picture(
+            Picture.from_models(
                 "fields",
                 f"Generative fields, from the largest prior scale to the smallest ({settings}).",
-                tuple(
-                    plots.draw_fields(of.turn.model.dictionary, of.turn.model.prior_scale, config.shape)
-                    for of in judged.values()
-                ),
-                tuple(judged),
+                {name: found.model for name, found in judged.items()},
+                config.shape,
             ),
         ),
         tables=(_table(judged),),
         numbers={
-            name: {
-                "seconds": found.seconds,
-                "elbo": found.elbo,
-                "gini": found.gini,
-                "localization": found.localization,
-            }
+            name: {measure: value for measure, value in vars(found).items() if measure != "model"}
             for name, found in judged.items()
         },
     )
@@ -182,10 +172,11 @@ def _judge(learn: _Learn, data: PatchData, config: ExternalDictionaryConfig) -> 
     turn = evaluate(start, data.test)
     index = gini(turn.marginals.mean)
     return _Judged(
-        seconds,
-        turn,
-        (float(index.mean()), float(index.std(correction=0))),
-        float(localization(start.dictionary, config.shape).median()),
+        model=turn.model,
+        seconds=seconds,
+        elbo=float(turn.terms.elbo),
+        gini=(float(index.mean()), float(index.std(correction=0))),
+        localization=float(localization(start.dictionary, config.shape).median()),
     )
 
 
@@ -255,10 +246,8 @@ def _draw(judged: Mapping[str, _Judged]) -> Figure:
         bounds.plot(found.elbo, place, "o", color=colour)
         mean, deviation = found.gini
         sparsity.errorbar(mean, place, xerr=deviation, fmt="o", color=colour, capsize=3)
-    bounds.set_yticks(places, judged)
-    sparsity.set_yticks(places, [""] * len(judged))
-    bounds.set_xlabel("held-out ELBO (nats per patch)")
-    sparsity.set_xlabel("Gini index of the codes")
+    bounds.set(yticks=places, yticklabels=judged, xlabel="held-out ELBO (nats per patch)")
+    sparsity.set(yticks=places, yticklabels=[""] * len(judged), xlabel="Gini index of the codes")
     for axes in (bounds, sparsity):
         axes.set_ylim(0.4, len(judged) + 0.6)
     return figure

@@ -28,6 +28,7 @@ from entrosparse.statistics import Statistics
 
 _GAMMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
 _RATIOS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, math.inf)  # edges of bins of |ν|/τ
+_ONE = _GAMMAS.index(1.0)
 _LEAST = 50  # codes that a bin must hold
 _NEGLIGIBLE = 1e-3  # share of λ below which a code counts as negligible
 _ALIKE = 0.95  # least correlation of similar codes
@@ -57,25 +58,35 @@ class _Measures:
     gini: float
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What was measured, over `_GAMMAS` where nothing else is said."""
+
+    codes: Mapping[str, Sequence[_Measures]]
+    correlation: Sequence[float]  # of the posterior means with the l1 codes
+    elbo: Sequence[float]
+    differences: Sequence[tuple[float, float]]  # at γ = 1: |ν|/τ, and distance of the l1 code over |ν|
+
+
 def run(config: L1Config) -> Result:
     """Learn a dictionary, and compare its codes by either objective over γ."""
     data = draw_patches(config)
     result = config.train(OnlineEM(), data.train, data.heldout)
     model, x = result.model.to(torch.float64), data.test.double()
     posteriors = [DiagonalInference()(x, model, EntropyWeights(prior=gamma)) for gamma in _GAMMAS]
+    uniform = replace(model, prior_scale=model.prior_scale.mean().expand_as(model.prior_scale))
     codes = {
         _MEANS: [posterior.mean for posterior in posteriors],
         _WEIGHTED: [_lasso(x, model, gamma) for gamma in _GAMMAS],
-        _UNIFORM: [_lasso(x, _with_one_scale(model), gamma) for gamma in _GAMMAS],
+        _UNIFORM: [_lasso(x, uniform, gamma) for gamma in _GAMMAS],
     }
-    measures = {name: [_measure(z, x, model) for z in of] for name, of in codes.items()}
-    elbo = [_elbo(posterior, x, model) for posterior in posteriors]
-    correlation = [
-        float(np.corrcoef(nu.ravel(), z.ravel())[0, 1])
-        for nu, z in zip(codes[_MEANS], codes[_WEIGHTED], strict=True)
-    ]
-    one = _GAMMAS.index(1.0)
-    differences = _differences(posteriors[one], codes[_WEIGHTED][one])
+    pairs = zip(codes[_MEANS], codes[_WEIGHTED], strict=True)
+    found = _Found(
+        codes={name: [_measure(z, x, model) for z in of] for name, of in codes.items()},
+        correlation=[float(np.corrcoef(nu.ravel(), z.ravel())[0, 1]) for nu, z in pairs],
+        elbo=[_elbo(posterior, x, model) for posterior in posteriors],
+        differences=_differences(posteriors[_ONE], codes[_WEIGHTED][_ONE]),
+    )
     a = torch.linspace(-6.0, 6.0, 1201, dtype=torch.float64)
     magnitude = soft_magnitude_ratio(a)
     settings = (
@@ -85,7 +96,7 @@ def run(config: L1Config) -> Result:
     )
     return Result(
         data=data.words,
-        claims=_claims(a, magnitude, measures, correlation, differences, elbo),
+        claims=_claims(a, magnitude, found),
         pictures=(
             Picture(
                 "soft-magnitude",
@@ -97,29 +108,23 @@ def run(config: L1Config) -> Result:
                 "tradeoff",
                 f"Error and sparsity over γ ({settings}). One penalty is that of the mean λ. Circles: γ = 1. "
                 "The Gini index of a patch whose codes are all 0 counts as 0.",
-                (_draw_tradeoff(measures),),
+                (_draw_tradeoff(found.codes),),
             ),
             Picture(
                 "codes",
                 f"Posterior means and l1 codes at γ = 1 ({settings}): single codes, and the difference for "
                 "means of different certainty (root mean squares).",
-                (_draw_codes(codes[_MEANS][one], codes[_WEIGHTED][one], model.prior_scale, differences),),
+                (_draw_codes(codes[_MEANS][_ONE], codes[_WEIGHTED][_ONE], model.prior_scale, found),),
             ),
             Picture(
                 "elbo",
                 f"ELBO of the posteriors that maximize objective (17) at some γ ({settings}); lower values "
                 "are in the table.",
-                (_draw_elbo(elbo),),
+                (_draw_elbo(found.elbo),),
             ),
         ),
-        tables=(_table(measures, correlation, elbo),),
-        numbers={
-            "gamma": list(_GAMMAS),
-            "codes": {name: [asdict(measure) for measure in of] for name, of in measures.items()},
-            "correlation": correlation,
-            "elbo": elbo,
-            "differences": [list(pair) for pair in differences],
-        },
+        tables=(_table(found),),
+        numbers={"gamma": list(_GAMMAS), **asdict(found)},
     )
 
 
@@ -134,10 +139,6 @@ def _lasso(x: Tensor, model: SparseCodingModel, gamma: float) -> Tensor:
         x.numpy(), unit.dictionary.T.numpy(), algorithm="lasso_cd", alpha=penalty, max_iter=10_000
     )
     return torch.from_numpy(codes) * model.prior_scale
-
-
-def _with_one_scale(model: SparseCodingModel) -> SparseCodingModel:
-    return replace(model, prior_scale=model.prior_scale.mean().expand_as(model.prior_scale))
 
 
 def _measure(codes: Tensor, x: Tensor, model: SparseCodingModel) -> _Measures:
@@ -167,37 +168,23 @@ def _differences(posterior: Diagonal, codes: Tensor) -> list[tuple[float, float]
     return found
 
 
-def _claims(
-    a: Tensor,
-    magnitude: Tensor,
-    measures: Mapping[str, Sequence[_Measures]],
-    correlation: Sequence[float],
-    differences: Sequence[tuple[float, float]],
-    elbo: Sequence[float],
-) -> tuple[Claim, ...]:
+def _claims(a: Tensor, magnitude: Tensor, found: _Found) -> tuple[Claim, ...]:
+    means, weighted, elbo = found.codes[_MEANS], found.codes[_WEIGHTED], found.elbo
     above = (magnitude - a.abs()).numpy()
     middle = len(above) // 2
-    paths = (measures[_MEANS], measures[_WEIGHTED])
     monotone = all(
-        bool(
-            (np.diff([of.error for of in path]) > 0).all()
-            and (np.diff([of.l1_norm for of in path]) < 0).all()
-        )
-        for path in paths
+        np.all(np.diff([of.error for of in path]) > 0) and np.all(np.diff([of.l1_norm for of in path]) < 0)
+        for path in (means, weighted)
     )
-    first, last = measures[_MEANS][0], measures[_MEANS][-1]
-    one, best = _GAMMAS.index(1.0), int(np.argmax(elbo))
-    distances = [distance for _, distance in differences]
+    first, last, best = means[0], means[-1], int(np.argmax(elbo))
+    (near, nearest), (far, farthest) = found.differences[0], found.differences[-1]
+    distances = [distance for _, distance in found.differences]
     return (
         Claim(
             "M(a) lies above |a| everywhere, most at zero, and approaches it for large |a|",
             f"M(0) = {magnitude[middle]:.3f}; above |a| by {above.min():.1e} at |a| = {a[-1]:g}",
-            bool(
-                (above > 0).all()
-                and above.argmax() == middle
-                and abs(above.max() - SQRT_2_OVER_PI) < 1e-12
-                and above[-1] < 1e-6
-            ),
+            bool((above > 0).all() and above.argmax() == middle and above[-1] < 1e-6)
+            and bool(abs(above.max() - SQRT_2_OVER_PI) < 1e-12),
             paper="M(0) = √(2/π) = 0.798",
         ),
         Claim(
@@ -205,41 +192,39 @@ def _claims(
             f"from γ = {_GAMMAS[0]:g} to {_GAMMAS[-1]:g} the l1 norm of means goes from {first.l1_norm:.3g} "
             f"to {last.l1_norm:.3g} data units, their Gini index from {first.gini:.2f} to {last.gini:.2f}, "
             f"the error from {first.error:.2g} to {last.error:.2g} squared data units",
-            monotone and all(np.diff([of.gini for of in measures[_MEANS]]) > 0),
+            monotone and all(np.diff([of.gini for of in means]) > 0),
         ),
         Claim(
             "codes are similar to those of the l1 objective with penalties 2γσ²/λ",
-            f"correlation {correlation[one]:.4f} at γ = 1, at least {min(correlation):.4f}",
-            min(correlation) > _ALIKE,
+            f"correlation {found.correlation[_ONE]:.4f} at γ = 1, at least {min(found.correlation):.4f}",
+            min(found.correlation) > _ALIKE,
         ),
         Claim(
             "they are more so the smaller the deviation τ is beside the mean ν",
-            f"relative difference {distances[0]:.2g} at |ν| = {differences[0][0]:.2g} τ, {distances[-1]:.2g} "
-            f"at {differences[-1][0]:.2g} τ",
-            bool((np.diff(distances) <= 0).all() and distances[-1] < distances[0]),
+            f"relative difference {nearest:.2g} at |ν| = {near:.2g} τ, {farthest:.2g} at {far:.2g} τ",
+            bool((np.diff(distances) <= 0).all() and farthest < nearest),
         ),
         Claim(
             "the soft magnitude does not vanish with ν, so the objective is genuinely different from l1",
-            f"at γ = 1 {measures[_WEIGHTED][one].zero:.0%} of the l1 codes are exactly 0, "
-            f"{measures[_MEANS][one].zero:.0%} of the posterior means",
-            measures[_MEANS][one].zero < 0.01 < measures[_WEIGHTED][one].zero,
+            f"at γ = 1 {weighted[_ONE].zero:.0%} of the l1 codes are exactly 0, "
+            f"{means[_ONE].zero:.0%} of the posterior means",
+            means[_ONE].zero < 0.01 < weighted[_ONE].zero,
         ),
         Claim(
             "the optimal γ is known, where l1 sparse coding has to tune its weight",
-            f"highest ELBO {elbo[best]:.2f} nats at γ = {_GAMMAS[best]:g}; {elbo[one - 1]:.2f} at "
-            f"{_GAMMAS[one - 1]:g}, {elbo[one + 1]:.2f} at {_GAMMAS[one + 1]:g}",
-            best == one,
+            f"highest ELBO {elbo[best]:.2f} nats at γ = {_GAMMAS[best]:g}; {elbo[_ONE - 1]:.2f} at "
+            f"{_GAMMAS[_ONE - 1]:g}, {elbo[_ONE + 1]:.2f} at {_GAMMAS[_ONE + 1]:g}",
+            best == _ONE,
             paper="γ = 1",
         ),
     )
 
 
-def _table(
-    measures: Mapping[str, Sequence[_Measures]], correlation: Sequence[float], elbo: Sequence[float]
-) -> Table:
+def _table(found: _Found) -> Table:
     formats = {"error": ".5f", "l1 norm": ".2f", "negligible": ".1%", "Gini": ".3f"}
-    pairs = {f"{name}, {codes}": form for name, form in formats.items() for codes in ("ν", "l1")}
-    columns = zip(_GAMMAS, measures[_MEANS], measures[_WEIGHTED], correlation, elbo, strict=True)
+    pairs = {f"{name}, {kind}": form for name, form in formats.items() for kind in ("ν", "l1")}
+    codes = (found.codes[_MEANS], found.codes[_WEIGHTED])
+    columns = zip(_GAMMAS, *codes, found.correlation, found.elbo, strict=True)
     return Table.from_values(
         "codes",
         f"Posterior means (ν) and l1 codes with penalties 2γσ²/λ (l1). Negligible: |z| < {_NEGLIGIBLE:g} λ.",
@@ -269,7 +254,6 @@ def _draw_magnitude(a: np.ndarray, magnitude: np.ndarray) -> Figure:
 
 def _draw_tradeoff(measures: Mapping[str, Sequence[_Measures]]) -> Figure:
     figure, grid = plots.panels(2, 2, (9.0, 6.8))
-    one = _GAMMAS.index(1.0)
     for name, path in measures.items():
         error = [of.error for of in path]
         curves = (
@@ -280,7 +264,7 @@ def _draw_tradeoff(measures: Mapping[str, Sequence[_Measures]]) -> Figure:
         )
         for axes, (across, up) in zip(grid, curves, strict=True):
             axes.plot(across, up, ".-", color=_COLOURS[name], label=name)
-            axes.plot(across[one], up[one], "o", color=_COLOURS[name], fillstyle="none", markersize=9)
+            axes.plot(across[_ONE], up[_ONE], "o", color=_COLOURS[name], fillstyle="none", markersize=9)
     error_label = "mean squared error (squared data units)"
     grid[0].set(xlabel="l1 norm of the codes (data units)", ylabel=error_label, yscale="log")
     grid[1].set(ylabel=error_label, yscale="log")
@@ -292,16 +276,14 @@ def _draw_tradeoff(measures: Mapping[str, Sequence[_Measures]]) -> Figure:
     return figure
 
 
-def _draw_codes(
-    means: Tensor, codes: Tensor, prior_scale: Tensor, differences: Sequence[tuple[float, float]]
-) -> Figure:
+def _draw_codes(means: Tensor, codes: Tensor, prior_scale: Tensor, found: _Found) -> Figure:
     figure, (single, distance) = plots.panels(1, 2, (9.0, 4.0))
     nu, z = ((part / prior_scale).ravel()[:4000] for part in (means, codes))
     single.plot(nu, z, ".", color=_COLOURS[_WEIGHTED], markersize=3, alpha=0.5, rasterized=True)
     span = [-4.0, 4.0]
     single.plot(span, span, color=plots.PAPER_COLOUR, linewidth=1)
     single.set(xlabel="posterior mean (λ)", ylabel="l1 code (λ)", xlim=span, ylim=span)
-    distance.plot(*zip(*differences, strict=True), "o-", color=_COLOURS[_WEIGHTED])
+    distance.plot(*zip(*found.differences, strict=True), "o-", color=_COLOURS[_WEIGHTED])
     distance.set(xscale="log", yscale="log", xlabel="|ν| / τ", ylabel="difference of the codes / |ν|")
     return figure
 

@@ -21,20 +21,9 @@ _LEARNING_RATE = 1e-3  # rate of Adam, as in D.3
 _LOCALIZED = 0.3  # least share of a localized field's energy in a window of 5 x 5 pixels
 _ALIKE = 106.18 - 103.33  # nats between annealed and plain EM in Table 1; 4.2 calls them "very similar"
 
-_PAPER_EM = "paper's EM"
-_DIAGONAL = "diagonal encoder"
-_LOW_RANK = "low-rank encoder"
-_ONLINE = "online EM"
-_REFINED = "online EM with refined encoder"
-_FULL = "online EM with full covariance"
-_COLOURS = {
-    _PAPER_EM: plots.PALETTE[1],
-    _DIAGONAL: plots.PALETTE[2],
-    _LOW_RANK: plots.PALETTE[4],
-    _ONLINE: plots.PALETTE[0],
-    _REFINED: plots.PALETTE[3],
-    _FULL: plots.PALETTE[5],
-}
+_PAPER_EM, _DIAGONAL, _LOW_RANK = "paper's EM", "diagonal encoder", "low-rank encoder"
+_ONLINE, _REFINED, _FULL = "online EM", "online EM with refined encoder", "online EM with full covariance"
+_COLOURS = dict(zip((_ONLINE, _PAPER_EM, _DIAGONAL, _REFINED, _LOW_RANK, _FULL), plots.PALETTE, strict=False))
 _ANNEALED = " with prior annealing"
 
 
@@ -55,35 +44,15 @@ class OptimizationConfig(PatchConfig):
 
 @dataclass(frozen=True, eq=False)
 class _Course:
-    history: Sequence[EpochRecord]
-    models: Sequence[SparseCodingModel]  # one for each record
+    """Learning, epoch by epoch; the first entries are the state before."""
+
+    models: Sequence[SparseCodingModel]
+    epochs: Sequence[int]
+    seconds: Sequence[float]
+    elbo: Sequence[float]
+    gini: Sequence[float]
+    localization: Sequence[float]
     diagonal_elbo: float  # ELBO of the last model by converged diagonal posteriors
-    epochs_before: int = 0
-    seconds_before: float = 0.0
-
-    @property
-    def model(self) -> SparseCodingModel:
-        return self.models[-1]
-
-    @property
-    def epochs(self) -> list[int]:
-        return [self.epochs_before + record.epoch for record in self.history]
-
-    @property
-    def seconds(self) -> list[float]:
-        return [self.seconds_before + record.seconds for record in self.history]
-
-    @property
-    def elbo(self) -> list[float]:
-        return [record.elbo for record in self.history]
-
-    @property
-    def end(self) -> float:
-        return self.elbo[-1]
-
-    def first_at(self, level: float) -> int | None:
-        """Return the first entry of at least that ELBO."""
-        return next((i for i, elbo in enumerate(self.elbo) if elbo >= level), None)
 
 
 class _Models(Callback):
@@ -99,9 +68,10 @@ def run(config: OptimizationConfig) -> Result:
     data = draw_patches(config)
     courses = _courses(data, config)
     noise = torch.randn(config.patch_size**2, 1000, generator=torch.Generator().manual_seed(config.seed))
-    places = {name: _localization(course.model.dictionary, config) for name, course in courses.items()}
-    places |= {"start": _localization(courses[_ONLINE].models[0].dictionary, config)}
-    places |= {"white noise": _localization(noise, config)}
+    places = {name: course.localization[-1] for name, course in courses.items()}
+    places |= {"start": courses[_ONLINE].localization[0], "white noise": _localization(noise, config)}
+    shown = {f"{name}: epoch 1": courses[name].models[1] for name in (_PAPER_EM, _PAPER_EM + _ANNEALED)}
+    shown |= {name: course.models[-1] for name, course in courses.items()}
     return Result(
         data=data.words,
         claims=_claims(courses, places, config),
@@ -114,20 +84,19 @@ def run(config: OptimizationConfig) -> Result:
                 "learn at its rate of 0.001.",
                 (_draw(courses),),
             ),
-            _fields(courses, config),
+            Picture.from_models(
+                "fields",
+                f"Generative fields after the last epoch, and two after the first, sorted by prior scale "
+                f"({config.sizes}, {config.epochs} epochs).",
+                shown,
+                config.shape,
+            ),
         ),
-        tables=(_table(courses, places),),
+        tables=(_table(courses),),
         numbers={
             "localization": places,
             "courses": {
-                name: {
-                    "epochs": course.epochs,
-                    "seconds": course.seconds,
-                    "elbo": course.elbo,
-                    "gini": [record.gini_mean for record in course.history],
-                    "diagonal_elbo": course.diagonal_elbo,
-                    "localization": [_localization(model.dictionary, config) for model in course.models],
-                }
+                name: {measure: values for measure, values in vars(course).items() if measure != "models"}
                 for name, course in courses.items()
             },
         },
@@ -142,32 +111,38 @@ def _courses(data: PatchData, config: OptimizationConfig) -> dict[str, _Course]:
         _ONLINE: OnlineEM(),
         _REFINED: RefinedEM(),
     }
-    some = PatchData(data.train[:512], data.heldout[:64], data.words)
-    _learn(GradientEM(), some, replace(config, epochs=1))  # torch imports much at first
+    # The first run of all imports much of torch, which is not to count.
+    config.train(GradientEM(), data.train[:512], data.heldout[:64], epochs=1, init="data")
     courses = {}
     for name, learner in learners.items():
         courses[name] = _learn(learner, data, config)
         if name in (_PAPER_EM, _LOW_RANK, _ONLINE):
-            courses[name + _ANNEALED] = _learn(learner, data, config, "prior")
+            courses[name + _ANNEALED] = _learn(learner, data, config, annealing="prior")
     before = courses[_ONLINE]
     full = OnlineEM(FullInference(0.0, 1), step_size=0.3, n_averaged=0)  # careful: σ² is small already
-    further = _learn(full, data, replace(config, epochs=config.more_epochs), init=before.model.dictionary)
-    courses[_FULL] = replace(further, epochs_before=config.epochs, seconds_before=before.seconds[-1])
+    further = _learn(full, data, config, epochs=config.more_epochs, init=before.models[-1].dictionary)
+    courses[_FULL] = replace(
+        further,
+        epochs=[config.epochs + epoch for epoch in further.epochs],
+        seconds=[before.seconds[-1] + seconds for seconds in further.seconds],
+    )
     return courses
 
 
-def _learn(
-    learner: Learner,
-    data: PatchData,
-    config: OptimizationConfig,
-    annealing: str = "none",
-    init: str | Tensor = "data",
-) -> _Course:
+def _learn(learner: Learner, data: PatchData, config: OptimizationConfig, **options: Any) -> _Course:
     models = _Models()
-    options = {"init": init, "annealing": annealing, "callbacks": (models,)}
-    result = config.train(learner, data.train, data.heldout, **options)
-    diagonal = float(evaluate(result.model, data.test).terms.elbo)
-    return _Course(result.history, models.seen, diagonal)
+    settings = {"init": "data", "callbacks": (models,)} | options
+    result = config.train(learner, data.train, data.heldout, **settings)
+    history = result.history
+    return _Course(
+        models=models.seen,
+        epochs=[record.epoch for record in history],
+        seconds=[record.seconds for record in history],
+        elbo=[record.elbo for record in history],
+        gini=[record.gini_mean for record in history],
+        localization=[_localization(model.dictionary, config) for model in models.seen],
+        diagonal_elbo=float(evaluate(result.model, data.test).terms.elbo),
+    )
 
 
 def _localization(dictionary: Tensor, config: OptimizationConfig) -> float:
@@ -178,15 +153,12 @@ def _claims(
     courses: Mapping[str, _Course], places: Mapping[str, float], config: OptimizationConfig
 ) -> tuple[Claim, ...]:
     least = min(courses, key=places.__getitem__)
-    end = {name: course.end for name, course in courses.items()}
+    end = {name: course.elbo[-1] for name, course in courses.items()}
     of_paper = (_PAPER_EM, _PAPER_EM + _ANNEALED, _DIAGONAL, _LOW_RANK + _ANNEALED)
     by_rank = end[_LOW_RANK] - end[_DIAGONAL]
     by_annealing = end[_LOW_RANK + _ANNEALED] - end[_LOW_RANK]
-    plain, annealed = (
-        [_localization(model.dictionary, config) for model in courses[name].models]
-        for name in (_PAPER_EM, _PAPER_EM + _ANNEALED)
-    )
-    reached = next((i for i, place in enumerate(plain) if place >= annealed[1]), None)
+    plain, annealed = (courses[name].localization for name in (_PAPER_EM, _PAPER_EM + _ANNEALED))
+    reached = _first_at(annealed[1], plain)
     then = f"not in {config.epochs} epochs" if reached is None else f"in {reached} epochs"
     return (
         Claim(
@@ -231,19 +203,22 @@ def _claims(
     )
 
 
+def _first_at(level: float, values: Sequence[float]) -> int | None:
+    return next((i for i, value in enumerate(values) if value >= level), None)
+
+
 def _faster(name: str, plain: _Course, annealed: _Course) -> Claim:
     """Compare when annealed EM reaches the final ELBO of plain EM with when plain EM does."""
-    epochs, seconds = plain.epochs[-1], plain.seconds[-1]
-    reached = annealed.first_at(plain.end)
+    reached = _first_at(plain.elbo[-1], annealed.elbo)
     if reached is None:
-        found = f"after {annealed.epochs[-1]} epochs with annealing it is at {annealed.end:.2f}"
+        found = f"after {annealed.epochs[-1]} epochs with annealing it is at {annealed.elbo[-1]:.2f}"
     else:
-        found = (
-            f"with annealing {annealed.epochs[reached]} epochs ({annealed.seconds[reached]:.1f} s) are enough"
-        )
+        needed = f"{annealed.epochs[reached]} epochs ({annealed.seconds[reached]:.1f} s)"
+        found = f"with annealing {needed} are enough"
+    end, epochs, seconds = plain.elbo[-1], plain.epochs[-1], plain.seconds[-1]
     return Claim(
         f"EM converges faster with prior annealing ({name})",
-        f"{plain.end:.2f} nats after {epochs} plain epochs ({seconds:.1f} s); {found}",
+        f"{end:.2f} nats after {epochs} plain epochs ({seconds:.1f} s); {found}",
         reached is not None and annealed.epochs[reached] < epochs,
     )
 
@@ -257,8 +232,8 @@ def _alike(name: str, plain: float, annealed: float) -> Claim:
     )
 
 
-def _table(courses: Mapping[str, _Course], places: Mapping[str, float]) -> Table:
-    ordered = sorted(courses.items(), key=lambda item: -item[1].end)
+def _table(courses: Mapping[str, _Course]) -> Table:
+    ordered = sorted(courses.items(), key=lambda item: -item[1].elbo[-1])
     return Table.from_values(
         "learners",
         "Learners after their last epoch. Own ELBO: by the posteriors that it learns with; diagonal ELBO: by "
@@ -276,12 +251,8 @@ def _table(courses: Mapping[str, _Course], places: Mapping[str, float]) -> Table
         [
             (
                 name,
-                of.epochs[-1],
-                of.seconds[-1],
-                of.end,
-                of.diagonal_elbo,
-                of.history[-1].gini_mean,
-                places[name],
+                *(of.epochs[-1], of.seconds[-1], of.elbo[-1], of.diagonal_elbo, of.gini[-1]),
+                of.localization[-1],
             )
             for name, of in ordered
         ],
@@ -297,9 +268,9 @@ def _draw(courses: Mapping[str, _Course]) -> Figure:
             "label": name,
         }
         by_epoch.plot(course.epochs, course.elbo, **style)
-        begun = slice(0 if course.epochs_before else 1, None)  # a log axis has no place for 0 seconds
+        begun = slice(1 if course.epochs[0] == 0 else 0, None)  # a log axis has no place for 0 seconds
         by_second.plot(course.seconds[begun], course.elbo[begun], **style)
-    ends = [course.end for course in courses.values()]
+    ends = [course.elbo[-1] for course in courses.values()]
     spread = max(ends) - min(ends)
     for axes in (by_epoch, by_second):
         axes.set_ylim(min(ends) - 0.5 * spread, max(ends) + 0.05 * spread)
@@ -308,18 +279,6 @@ def _draw(courses: Mapping[str, _Course]) -> Figure:
     by_second.set(xlabel="seconds of learning", xscale="log")
     plots.add_legend(by_second, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
-
-
-def _fields(courses: Mapping[str, _Course], config: OptimizationConfig) -> Picture:
-    shown = {f"{name}: epoch 1": courses[name].models[1] for name in (_PAPER_EM, _PAPER_EM + _ANNEALED)}
-    shown |= {name: course.model for name, course in courses.items()}
-    return Picture(
-        "fields",
-        f"Generative fields after the last epoch, and two after the first, sorted by prior scale "
-        f"({config.sizes}, {config.epochs} epochs).",
-        tuple(plots.draw_fields(of.dictionary, of.prior_scale, config.shape) for of in shown.values()),
-        tuple(shown),
-    )
 
 
 EXPERIMENT = Experiment(

@@ -13,6 +13,7 @@ from entrosparse.annealing import EntropyWeights, Schedule, prior_annealing
 from entrosparse.app import plots
 from entrosparse.learning import OnlineEM, evaluate, take_turn
 from entrosparse.metrics import dead_latents, gini, localization
+from entrosparse.model import SparseCodingModel
 from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
 from entrosparse.reproduce.framework.patches import PAPER, PatchConfig, PatchData, draw_patches
 
@@ -20,6 +21,7 @@ _KEPT, _ELBO = "γ = 2", "γ = 1"
 _COLOURS = {_KEPT: plots.ENTROPY_COLOURS["prior"], _ELBO: plots.ELBO_COLOUR}
 _WATCHED = 64  # held-out patches whose ELBO is reported during learning
 _NEAR_ZERO = 0.1  # λ below this share of the largest λ counts as near zero
+_DISTRIBUTIONS = ("prior_scale", "localization", "frequency")
 _TEXTURE = 0.4  # cycles per pixel at which the whitening filter cuts off
 
 
@@ -28,54 +30,24 @@ _TEXTURE = 0.4  # cycles per pixel at which the whitening filter cuts off
 class _Learned:
     """A dictionary, judged by the posteriors of the objective that it was learned with."""
 
-    dictionary: Tensor
-    prior_scale: Tensor  # λ of Eq. 11
-    localization: Tensor
-    frequency: Tensor  # mean frequency of each field's power spectrum, in cycles per pixel
-    means: Tensor  # ν, (N, H)
-    n_dead: int
+    model: SparseCodingModel
+    prior_scale: Tensor  # λ of Eq. 11, (H,)
+    localization: Tensor  # (H,)
+    frequency: Tensor  # mean frequency of each field's power spectrum, in cycles per pixel, (H,)
+    median_localization: float
+    near_zero: int  # number of λ near zero
+    textures: int  # number of those fields whose frequency is high
+    texture_energy: float  # share of the squared codes that belongs to textures
+    gini: float
+    gini_in_use: float  # Gini index over the latents whose λ is not near zero
+    dead: int  # latents without information
     elbo: float  # Eq. 15, with all but the dictionary at its optimum
     seconds: float
 
-    @property
-    def near_zero(self) -> Tensor:
-        return self.prior_scale < _NEAR_ZERO * self.prior_scale.max()
-
-    @property
-    def texture(self) -> Tensor:
-        return self.near_zero & (self.frequency > _TEXTURE)
-
-    @property
-    def texture_energy(self) -> float:
-        """Share of the squared codes that belongs to textures."""
-        energy = self.means.square().sum(0)
-        return float(energy[self.texture].sum() / energy.sum())
-
-    @property
-    def gini(self) -> float:
-        return float(gini(self.means).mean())
-
-    @property
-    def gini_in_use(self) -> float:
-        """Mean Gini index over the latents whose λ is not near zero."""
-        return float(gini(self.means[:, ~self.near_zero]).mean())
-
     def numbers(self) -> dict[str, Any]:
         """Return what goes into the result file."""
-        return {
-            "elbo": self.elbo,
-            "gini": self.gini,
-            "gini_in_use": self.gini_in_use,
-            "near_zero": int(self.near_zero.sum()),
-            "textures": int(self.texture.sum()),
-            "texture_energy": self.texture_energy,
-            "dead": self.n_dead,
-            "median_localization": float(self.localization.median()),
-            "seconds": self.seconds,
-            "prior_scale": self.prior_scale.tolist(),
-            "localization": self.localization.tolist(),
-            "frequency": self.frequency.tolist(),
-        }
+        values = {name: value for name, value in vars(self).items() if name != "model"}
+        return values | {name: values[name].tolist() for name in _DISTRIBUTIONS}
 
 
 def run(config: PatchConfig) -> Result:
@@ -85,11 +57,12 @@ def run(config: PatchConfig) -> Result:
     learned = {name: _learn(data, config, schedule) for name, schedule in schedules.items()}
     settings = f"{config.sizes}, {config.epochs} epochs"
     fields = tuple(
-        Picture(
+        Picture.from_models(
             f"fields-gamma-{name[-1]}",
             f"Generative fields after prior annealing to {name}, from the largest prior scale to the "
             f"smallest ({settings}, {found.seconds:.0f} s).",
-            (plots.draw_fields(found.dictionary, found.prior_scale, config.shape),),
+            {"": found.model},
+            config.shape,
         )
         for name, found in learned.items()
     )
@@ -119,13 +92,23 @@ def _learn(data: PatchData, config: PatchConfig, schedule: Schedule) -> _Learned
     result = config.train(OnlineEM(), data.train, data.heldout[:_WATCHED], annealing=schedule)
     model = result.model
     turn = take_turn(data.test, model, result.inference, schedule(config.epochs))
+    prior_scale, means = turn.model.prior_scale, turn.marginals.mean
+    places = localization(model.dictionary, config.shape)
+    frequency = _frequency(model.dictionary, config.shape)
+    near_zero = prior_scale < _NEAR_ZERO * prior_scale.max()
+    texture, energy = near_zero & (frequency > _TEXTURE), means.square().sum(0)
     return _Learned(
-        dictionary=model.dictionary,
-        prior_scale=turn.model.prior_scale,
-        localization=localization(model.dictionary, config.shape),
-        frequency=_frequency(model.dictionary, config.shape),
-        means=turn.marginals.mean,
-        n_dead=int(dead_latents(turn.marginals).sum()),
+        model=turn.model,
+        prior_scale=prior_scale,
+        localization=places,
+        frequency=frequency,
+        median_localization=float(places.median()),
+        near_zero=int(near_zero.sum()),
+        textures=int(texture.sum()),
+        texture_energy=float(energy[texture].sum() / energy.sum()),
+        gini=float(gini(means).mean()),
+        gini_in_use=float(gini(means[:, ~near_zero]).mean()),
+        dead=int(dead_latents(turn.marginals).sum()),
         elbo=float(evaluate(model, data.test).terms.elbo),
         seconds=result.history[-1].seconds,
     )
@@ -141,29 +124,27 @@ def _frequency(dictionary: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def _claims(learned: Mapping[str, _Learned]) -> tuple[Claim, ...]:
     kept, elbo = learned[_KEPT], learned[_ELBO]
-    h = len(elbo.prior_scale)
-    near_zero = {name: int(found.near_zero.sum()) for name, found in learned.items()}
-    textures = {name: int(found.texture.sum()) for name, found in learned.items()}
-    medians = {name: float(found.localization.median()) for name, found in learned.items()}
+    h = elbo.model.n_components
     return (
         Claim(
             "with γ = 1 after annealing, more than half of the prior scales are close to zero",
-            f"{near_zero[_ELBO]} of {h} below {_NEAR_ZERO:.0%} of the largest (γ = 2: {near_zero[_KEPT]})",
-            near_zero[_ELBO] > h / 2,
+            f"{elbo.near_zero} of {h} below {_NEAR_ZERO:.0%} of the largest (γ = 2: {kept.near_zero})",
+            elbo.near_zero > h / 2,
             paper="more than 200 of 400",
         ),
         Claim(
             "approximately half of the fields are then high-frequency textures that contribute only "
             "marginally to the reconstruction",
-            f"{textures[_ELBO]} of {h} have λ near zero and more than {_TEXTURE} cycles per pixel, with "
-            f"{elbo.texture_energy:.1%} of the squared codes (γ = 2: {textures[_KEPT]})",
-            1 / 3 < textures[_ELBO] / h < 2 / 3 and elbo.texture_energy < 0.1,
+            f"{elbo.textures} of {h} have λ near zero and more than {_TEXTURE} cycles per pixel, with "
+            f"{elbo.texture_energy:.1%} of the squared codes (γ = 2: {kept.textures})",
+            1 / 3 < elbo.textures / h < 2 / 3 and elbo.texture_energy < 0.1,
             paper="approximately half",
         ),
         Claim(
             "with γ kept at 2 the fields are localized",
-            f"median localization {medians[_KEPT]:.2f} against {medians[_ELBO]:.2f} with γ = 1",
-            medians[_KEPT] > medians[_ELBO],
+            f"median localization {kept.median_localization:.2f} against {elbo.median_localization:.2f} with "
+            "γ = 1",
+            kept.median_localization > elbo.median_localization,
             paper="localized Gabor-like fields",
         ),
         Claim(
@@ -196,8 +177,8 @@ def _table(learned: Mapping[str, _Learned]) -> Table:
         [
             (
                 name,
-                *(of.elbo, int(of.near_zero.sum()), of.n_dead, int(of.texture.sum()), of.texture_energy),
-                *(float(of.localization.median()), of.gini, of.gini_in_use, of.seconds),
+                *(of.elbo, of.near_zero, of.dead, of.textures, of.texture_energy),
+                *(of.median_localization, of.gini, of.gini_in_use, of.seconds),
             )
             for name, of in learned.items()
         ],
@@ -207,12 +188,9 @@ def _table(learned: Mapping[str, _Learned]) -> Table:
 def _draw(learned: Mapping[str, _Learned]) -> Figure:
     figure, grid = plots.panels(3, len(learned), (9.0, 7.4))
     largest = max(float(found.prior_scale.max()) for found in learned.values())
-    rows = {
-        "prior_scale": ("prior scale λ (data units)", largest),
-        "localization": ("localization", 1.0),
-        "frequency": ("mean frequency (cycles per pixel)", 0.6),
-    }
-    for row, (measure, (label, end)) in enumerate(rows.items()):
+    labels = ("prior scale λ (data units)", "localization", "mean frequency (cycles per pixel)")
+    rows = zip(_DISTRIBUTIONS, labels, (largest, 1.0, 0.6), strict=True)
+    for row, (measure, label, end) in enumerate(rows):
         pair = grid[row * len(learned) : (row + 1) * len(learned)]
         for axes, (name, found) in zip(pair, learned.items(), strict=True):
             values = getattr(found, measure).numpy()

@@ -1,7 +1,5 @@
 """Fig. 9: sparsity of codes with prior annealing and without."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -33,34 +31,29 @@ def run(config: AnnealedConfig) -> Result:
 
 def _claims(runs: Runs) -> tuple[Claim, ...]:
     form = "Gini index {:+.3f} to {:+.3f}"
-    least_during = min(_gains(runs.by_algorithm[PAPERS_EM])[0])
+    (least_during, _), _ = _gains(runs.by_algorithm[PAPERS_EM])
     return (
         runs.judge(
             "prior annealing makes codes sparser in every epoch that it lasts",
-            "higher Gini index",
             form,
-            lambda of: _range(_gains(of)[0]),
+            lambda of: _gains(of)[0],
             lambda least, most: least > 0,
+            paper="higher Gini index",
         ),
         runs.judge(
             "codes stay sparser after it ends, marginally: by less than during it",
-            "marginally higher Gini index",
             form,
-            lambda of: _range(_gains(of)[1]),
+            lambda of: _gains(of)[1],
             lambda least, most: least > 0 and most < least_during,
+            paper="marginally higher Gini index",
         ),
     )
 
 
-def _gains(runs: Schedules) -> tuple[Sequence[float], Sequence[float]]:
-    """Return what annealing adds to the Gini index in the epochs of annealing, and in those after it."""
-    gains = np.subtract(runs["prior"].curve("gini"), runs["none"].curve("gini"))[1:].tolist()
-    n_during = len(runs["prior"].during)
-    return gains[:n_during], gains[n_during:]
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
+def _gains(runs: Schedules) -> list[tuple[float, float]]:
+    """Return the least and the most that annealing adds to the Gini index while it lasts, and after it."""
+    gains = np.subtract(runs["prior"].curve("gini"), runs["none"].curve("gini"))[1:]
+    return [(float(part.min()), float(part.max())) for part in np.split(gains, [len(runs["prior"].during)])]
 
 
 def _draw(runs: Runs) -> Figure:

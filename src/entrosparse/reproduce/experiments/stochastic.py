@@ -62,13 +62,6 @@ def _start(x: Tensor, config: StochasticConfig) -> Parameters:
     return Parameters(mean, log_scale, model.dictionary, log_prior_scale, model.noise_variance.log())
 
 
-def _leaves(parameters: Parameters) -> Parameters:
-    """Return a copy to take gradients in."""
-    return Parameters(
-        **{name: part.detach().clone().requires_grad_() for name, part in vars(parameters).items()}
-    )
-
-
 Objective = Callable[[Parameters, Tensor], Tensor]
 
 
@@ -105,23 +98,23 @@ def run(config: StochasticConfig) -> Result:
     data = draw_patches(config)
     x = torch.from_numpy(data.train)
     start = _start(x, config)
-    runs = {
-        name: _climb(objective, start, x, config, config.n_steps, math.inf)
-        for name, objective in ((_ENTROPY, _entropy), (_FREE, _analytic))
-    }
+    rate = config.learning_rate
+    exact = {_ENTROPY: _entropy, _FREE: _analytic}
+    runs = {name: _climb(objective, start, x, rate, config.n_steps) for name, objective in exact.items()}
     goal = float(runs[_ENTROPY].elbo[-1]) - _NEAR
     max_seconds = config.patience * runs[_ENTROPY].until(goal)
     for n_samples in _SAMPLES:
         objective = _sampled(n_samples, config.seed)
-        runs[_words(n_samples)] = _climb(objective, start, x, config, None, max_seconds)
-    early = _climb(_entropy, start, x, config, max(1, config.n_steps // 10), math.inf).parameters
+        runs[_words(n_samples)] = _climb(objective, start, x, rate, max_seconds=max_seconds)
+    n_early = max(1, config.n_steps // 10)
+    early = _climb(_entropy, start, x, rate, n_early).parameters
     noise = _gradient_noise(early, x, config)
     with torch.no_grad():
         heldout = {
             name: float(evaluate(of.parameters.model, data.test, tolerance=0.01).terms.elbo)
             for name, of in runs.items()
         }
-    settings = f"{config.sizes}, Adam with rate {config.learning_rate:g}"
+    settings = f"{config.sizes}, Adam with rate {rate:g}"
     return Result(
         data=data.words,
         claims=_claims(runs, goal, noise),
@@ -134,9 +127,8 @@ def run(config: StochasticConfig) -> Result:
             ),
             Picture(
                 "gradient-noise",
-                f"Variance of sampled gradients over the squared length of the exact one, after "
-                f"{max(1, config.n_steps // 10)} steps ({config.n_draws} draws; {settings}). Exact gradients "
-                "have none.",
+                f"Variance of sampled gradients over the squared length of the exact one, after {n_early} "
+                f"steps ({config.n_draws} draws; {settings}). Exact gradients have none.",
                 (_draw_noise(noise),),
             ),
         ),
@@ -161,17 +153,15 @@ def _climb(
     objective: Objective,
     start: Parameters,
     x: Tensor,
-    config: StochasticConfig,
-    n_steps: int | None,
-    max_seconds: float,
+    learning_rate: float,
+    n_steps: float = math.inf,
+    max_seconds: float = math.inf,
 ) -> _Run:
-    """Take steps of Adam on all the data until the steps or the seconds run out.
-
-    The ELBO is recorded at steps that are about 5 % apart.
-    """
-    parameters = _leaves(start)
-    optimizer = torch.optim.Adam(vars(parameters).values(), lr=config.learning_rate)
-    steps, seconds, elbo = [0], [0.0], [_reached(parameters, x)]
+    """Take steps of Adam until steps or seconds run out; record some that are about 5 % apart."""
+    leaves = [part.detach().clone().requires_grad_() for part in vars(start).values()]
+    parameters = Parameters(*leaves)
+    optimizer = torch.optim.Adam(leaves, lr=learning_rate)
+    course = [(0, 0.0, _reached(parameters, x))]
     step, spent = 0, 0.0
     while step != n_steps and spent < max_seconds:
         started = time.perf_counter()
@@ -181,11 +171,10 @@ def _climb(
         optimizer.step()
         spent += time.perf_counter() - started
         step += 1
-        if step >= 1.05 * steps[-1] or step == n_steps or spent >= max_seconds:
-            steps.append(step)
-            seconds.append(spent)
-            elbo.append(_reached(parameters, x))
-    return _Run(parameters, np.array(steps), np.array(seconds), np.array(elbo))
+        if step >= 1.05 * course[-1][0] or step == n_steps or spent >= max_seconds:
+            course.append((step, spent, _reached(parameters, x)))
+    steps, seconds, elbo = map(np.array, zip(*course, strict=True))
+    return _Run(parameters, steps, seconds, elbo)
 
 
 @torch.no_grad()
@@ -198,14 +187,10 @@ def _gradient_noise(
 ) -> dict[str, dict[str, list[float]]]:
     """Compare sampled gradients with the exact one, at the λ and σ² that are optimal for the parameters.
 
-    Returns
-    -------
-    dict
-        Three entries for each part of the parameters. ``"exact"`` is the squared difference between two
-        evaluations of the exact gradient. ``"variance"`` has a value for each number of samples: the variance
-        of the sampled gradient over the squared length of the exact one. So has ``"bias"``: the squared
-        distance between the mean of the sampled gradients and the exact one, over the distance that is
-        expected of unbiased gradients.
+    For each part of the parameters, ``"exact"`` is the squared difference between two evaluations of the
+    exact gradient. The others have a value for each number of samples: ``"variance"`` is that of the sampled
+    gradient over the squared length of the exact one, and ``"bias"`` the squared distance of the mean from
+    the exact one, over what is expected of unbiased gradients.
     """
     prior_scale, noise_variance = (part.detach().to(x) for part in optimal_scales(parameters.statistics(x)))
     parameters = replace(
@@ -234,9 +219,7 @@ def _gradient_noise(
 
 
 def _claims(
-    runs: Mapping[str, _Run],
-    goal: float,
-    noise: Mapping[str, Mapping[str, list[float]]],
+    runs: Mapping[str, _Run], goal: float, noise: Mapping[str, Mapping[str, list[float]]]
 ) -> tuple[Claim, ...]:
     exact = runs[_ENTROPY].until(goal)
     sampled = {n: runs[_words(n)] for n in _SAMPLES}

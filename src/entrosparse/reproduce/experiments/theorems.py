@@ -23,18 +23,9 @@ from entrosparse.reproduce.shared.classical_parameters import Parameters
 _MET = 1e-6  # difference in nats, or share, below which two values have met
 _EXACT = 1e-10  # the same for what rounding alone may separate
 _LEARNING_RATE = 0.05
-_SHARED = ("ν", "log τ", "W")
+_SHARED = ("ν", "log τ", "W")  # the parameters that the entropy ELBO depends on too
 _N_RECORDS = 80
 _TINY = 1e-17  # where a difference of exactly zero is drawn
-
-
-def _shared(parameters: Parameters) -> list[Tensor]:
-    """Return the parameters that the entropy ELBO depends on too."""
-    return [parameters.mean, parameters.log_scale, parameters.matrix]
-
-
-def _scales(parameters: Parameters) -> list[Tensor]:
-    return [parameters.log_prior_scale, parameters.log_noise_variance]
 
 
 @final
@@ -56,6 +47,10 @@ class _Record:
     @property
     def gap(self) -> float:
         return abs(self.elbo - self.entropies)
+
+    @property
+    def distance(self) -> float:
+        return abs(self.elbo - self.entropy_elbo)
 
 
 def run(config: PatchConfig) -> Result:
@@ -101,7 +96,7 @@ def _start(x: Tensor, config: PatchConfig) -> Parameters:
 
 def _learn(parameters: Parameters, x: Tensor, steps: int) -> list[_Record]:
     """Climb in place; return a record of the start, and of steps that are evenly spaced on a log axis."""
-    leaves = [*_shared(parameters), *_scales(parameters)]
+    leaves = list(vars(parameters).values())
     adam = torch.optim.Adam(leaves, _LEARNING_RATE, eps=1e-16)  # gradients of one data point are of order 1/N
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     recorded = set(np.geomspace(1, steps, _N_RECORDS).round().astype(int).tolist())
@@ -132,8 +127,10 @@ def _record(parameters: Parameters, x: Tensor, step: int) -> _Record:
     def gradients(objective: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return torch.autograd.grad(objective, leaves, retain_graph=True)
 
-    by_entropies = gradients(best, _shared(parameters))
-    pairs = zip(by_entropies, gradients(at_optimum, _shared(parameters)), strict=True)
+    leaves = list(vars(parameters).values())
+    shared = leaves[: len(_SHARED)]
+    by_entropies = gradients(best, shared)
+    pairs = zip(by_entropies, gradients(at_optimum, shared), strict=True)
     return _Record(
         step=step,
         elbo=classical.elbo.item(),
@@ -142,7 +139,7 @@ def _record(parameters: Parameters, x: Tensor, step: int) -> _Record:
         identity=(at_optimum - best).abs().item(),
         prior_scale_error=(parameters.log_prior_scale - prior_scale.log()).abs().max().item(),
         noise_variance_error=(parameters.log_noise_variance - noise_variance.log()).abs().item(),
-        gradients=_largest(gradients(classical.elbo, [*_shared(parameters), *_scales(parameters)])),
+        gradients=_largest(gradients(classical.elbo, leaves)),
         entropy_gradients=_largest(by_entropies),
         differences=_largest([one - other for one, other in pairs]),
     )
@@ -187,8 +184,8 @@ def _claims(history: Sequence[_Record]) -> tuple[Claim, ...]:
         Claim(
             "both objectives have the same stationary points, and the same values there (Theorem 3, Eq. 16)",
             f"largest gradients at the end {ends[0]:.1g} (classical) and {ends[1]:.1g} (entropies), "
-            f"values {abs(last.elbo - last.entropy_elbo):.1g} nats apart",
-            max(ends) < _MET * steepest and abs(last.elbo - last.entropy_elbo) < _MET,
+            f"values {last.distance:.1g} nats apart",
+            max(ends) < _MET * steepest and last.distance < _MET,
             paper="equal",
         ),
     )
@@ -213,14 +210,14 @@ def _draw_convergence(history: Sequence[_Record]) -> Figure:
     for (name, label), colour, style in zip(labels.items(), plots.PALETTE, ("-", "--", ":"), strict=False):
         values = [getattr(record, name) for record in history]
         bounds.plot(steps, values, color=colour, linestyle=style, label=label)
-    gap, distance = [r.gap for r in history], [abs(r.entropy_elbo - r.elbo) for r in history]
-    _draw_decay(gaps, steps, gap, plots.PALETTE[1], "|ELBO − sum of entropies|")
-    _draw_decay(gaps, steps, distance, plots.PALETTE[2], "entropy ELBO − ELBO")
-    identity = [r.identity for r in history]
-    _draw_decay(gaps, steps, identity, plots.PAPER_COLOUR, "the same with λ and σ² at their optimum")
-    scales, variance = [r.prior_scale_error for r in history], [r.noise_variance_error for r in history]
-    _draw_decay(errors, steps, scales, plots.PALETTE[3], "λ, the furthest of them")
-    _draw_decay(errors, steps, variance, plots.PALETTE[4], "σ²")
+    for axes, curve, colour, label in (
+        (gaps, "gap", plots.PALETTE[1], "|ELBO − sum of entropies|"),
+        (gaps, "distance", plots.PALETTE[2], "entropy ELBO − ELBO"),
+        (gaps, "identity", plots.PAPER_COLOUR, "the same with λ and σ² at their optimum"),
+        (errors, "prior_scale_error", plots.PALETTE[3], "λ, the furthest of them"),
+        (errors, "noise_variance_error", plots.PALETTE[4], "σ²"),
+    ):
+        _draw_decay(axes, steps, [getattr(record, curve) for record in history], colour, label)
     for axes, unit in (
         (bounds, "nats per patch"),
         (gaps, "nats per patch"),
@@ -236,11 +233,12 @@ def _draw_gradients(history: Sequence[_Record]) -> Figure:
     figure, grid = plots.panels(1, 3, (9.0, 3.4))
     steps = [record.step for record in history]
     for i, (axes, name) in enumerate(zip(grid, _SHARED, strict=True)):
-        classical, entropies = [r.gradients[i] for r in history], [r.entropy_gradients[i] for r in history]
-        differences = [r.differences[i] for r in history]
-        _draw_decay(axes, steps, classical, plots.PALETTE[0], "classical ELBO")
-        _draw_decay(axes, steps, entropies, plots.PALETTE[2], "entropy ELBO")
-        _draw_decay(axes, steps, differences, plots.PAPER_COLOUR, "difference at the optimal λ, σ²")
+        for curve, colour, label in (
+            ("gradients", plots.PALETTE[0], "classical ELBO"),
+            ("entropy_gradients", plots.PALETTE[2], "entropy ELBO"),
+            ("differences", plots.PAPER_COLOUR, "difference at the optimal λ, σ²"),
+        ):
+            _draw_decay(axes, steps, [getattr(record, curve)[i] for record in history], colour, label)
         plots.add_title(axes, f"gradient in {name}")
         axes.set_xlabel("step")
     plots.add_legend(grid[0])

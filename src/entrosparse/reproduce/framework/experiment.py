@@ -6,7 +6,9 @@ from typing import Any, Self, final
 
 from matplotlib.figure import Figure
 
+from entrosparse.app import plots
 from entrosparse.images import load_images
+from entrosparse.model import SparseCodingModel
 
 SCALES = ("smoke", "small", "paper")
 """Sizes of all experiments: some seconds each; some minutes each on two cores; as in the paper."""
@@ -40,14 +42,12 @@ class Config:
             load_images(self.images)
 
 
-def at_scales(
-    small: Config, smoke: Mapping[str, Any] | None = None, paper: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def at_scales(small: Config, smoke: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings for each of `SCALES`: the small ones, and what changes in them for the other two."""
     return {
-        "smoke": replace(small, **(smoke or {})),
+        "smoke": replace(small, **smoke),
         "small": small,
-        "paper": replace(small, **(paper or {})),
+        "paper": replace(small, **paper),
     }
 
 
@@ -102,14 +102,7 @@ class Table:
     ) -> Self:
         """Write values as text, by the format of their column; None becomes a dash, and text stays as it is.
 
-        Parameters
-        ----------
-        name, caption : str
-            See the attributes.
-        columns : mapping of str to str
-            Formats by heading, such as ``".2f"``; empty where the values are text.
-        rows : iterable of sequence
-            One value for each column.
+        `columns` are formats by heading, such as ``".2f"``; empty where the values are text.
         """
         texts = (tuple(map(_as_text, row, columns.values())) for row in rows)
         return cls(name, caption, tuple(columns), tuple(texts))
@@ -136,6 +129,14 @@ class Picture:
     caption: str
     frames: tuple[Figure, ...]
     labels: tuple[str, ...] = ("",)
+
+    @classmethod
+    def from_models(
+        cls, name: str, caption: str, models: Mapping[str, SparseCodingModel], shape: tuple[int, int]
+    ) -> Self:
+        """Draw the generative fields of models in the order of their prior scales, a frame for each model."""
+        frames = (plots.draw_fields(of.dictionary, of.prior_scale, shape) for of in models.values())
+        return cls(name, caption, tuple(frames), tuple(models))
 
 
 @final

@@ -100,20 +100,8 @@ def load_result(path: Path) -> SavedResult:
             raise FileFormatError(
                 f"'{path / 'result.json'}' must have the result format {FORMAT}; got {found!r}"
             )
-        content["claims"] = tuple(Claim(**claim) for claim in content["claims"])
-        content["tables"] = tuple(
-            Table(
-                table["name"],
-                table["caption"],
-                tuple(table["columns"]),
-                tuple(tuple(row) for row in table["rows"]),
-            )
-            for table in content["tables"]
-        )
-        content["pictures"] = tuple(
-            SavedPicture(p["name"], p["caption"], tuple(p["files"]), tuple(p["labels"]))
-            for p in content["pictures"]
-        )
+        for name, kind in (("claims", Claim), ("tables", Table), ("pictures", SavedPicture)):
+            content[name] = tuple(kind(**_with_tuples(part)) for part in content[name])
         return SavedResult(path=path, **content)
     except (FileFormatError, PermissionError):
         raise
@@ -130,6 +118,13 @@ def load_results(out: str | os.PathLike[str]) -> list[SavedResult]:
         If one is damaged.
     """
     return [load_result(Path(out) / name) for name in EXPERIMENTS if (Path(out) / name).is_dir()]
+
+
+def _with_tuples(content: Any) -> Any:
+    """Return content of a result file with a tuple for each list."""
+    if isinstance(content, list):
+        return tuple(map(_with_tuples, content))
+    return {k: _with_tuples(v) for k, v in content.items()} if isinstance(content, dict) else content
 
 
 def _write_figure(path: Path, figure: Figure) -> None:

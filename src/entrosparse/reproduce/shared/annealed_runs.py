@@ -140,10 +140,6 @@ class AnnealedRun:
         """The epochs whose objective was annealed."""
         return [epoch for epoch in self.epochs[1:] if epoch.weights != EntropyWeights()]
 
-    def at(self, weights: EntropyWeights) -> AnnealedEpoch:
-        """Return the last epoch at the given weights."""
-        return next(epoch for epoch in reversed(self.epochs) if epoch.weights == weights)
-
     def curve(self, name: str) -> list[Any]:
         """Return an attribute of all epochs."""
         return [getattr(epoch, name) for epoch in self.epochs]
@@ -178,51 +174,33 @@ class Runs:
     def judge(
         self,
         statement: str,
-        paper: str,
         form: str,
         measure: Callable[[Schedules], Sequence[float]],
         criterion: Callable[..., bool],
+        paper: str = "",
     ) -> Claim:
         """Return a claim of the paper, judged by the paper's EM; online EM stands beside it.
 
-        Parameters
-        ----------
-        statement, paper : str
-            What the paper says, and its value.
-        form : str
-            Words for the values that were found, as for ``str.format``.
-        measure : callable
-            From the runs of an algorithm to its values.
-        criterion : callable
-            From these values to the verdict.
+        `measure` goes from the runs of an algorithm to its values; `form` gives them words, as in
+        ``str.format``, and `criterion` goes from them to the verdict.
         """
         found = {name: measure(of) for name, of in self.by_algorithm.items()}
         ours = f"{form.format(*found[PAPERS_EM])} ({ONLINE_EM}: {form.format(*found[ONLINE_EM])})"
         return Claim(statement, ours, bool(criterion(*found[PAPERS_EM])), paper)
 
     def draw(self, rows: Mapping[str, str], height: float, first: int = 0) -> tuple[Figure, list[Axes]]:
-        """Draw attributes of the epochs, from a first one on: a row for each, a column for each algorithm.
-
-        Parameters
-        ----------
-        rows : mapping of str to str
-            Titles by attribute.
-        height : float
-            Height of the figure in inches.
-        first : int
-            Epoch to begin with.
-        """
+        """Draw attributes of the epochs from a first one on: a row for each, a column for each algorithm."""
         n_columns = len(self.by_algorithm)
         figure, grid = plots.panels(len(rows), n_columns, (9.0, height), sharex=True)
-        for k, ((attribute, label), (name, of)) in enumerate(
-            product(rows.items(), self.by_algorithm.items())
-        ):
-            grid[k].sharey(grid[k - k % n_columns])
-            plots.add_title(grid[k], f"{label}, {name}")
-            for schedule, found in of.items():
-                epochs, values = found.curve("epoch")[first:], found.curve(attribute)[first:]
-                style: dict[str, Any] = {"color": COLOURS[schedule], "marker": "o", "markersize": 3}
-                grid[k].plot(epochs, values, label=schedule_in_words(schedule), **style)
+        for row, (attribute, label) in enumerate(rows.items()):
+            panels = grid[row * n_columns : (row + 1) * n_columns]
+            for axes, (name, of) in zip(panels, self.by_algorithm.items(), strict=True):
+                axes.sharey(panels[0])
+                plots.add_title(axes, f"{label}, {name}")
+                for schedule, found in of.items():
+                    epochs, values = found.curve("epoch")[first:], found.curve(attribute)[first:]
+                    words, colour = schedule_in_words(schedule), COLOURS[schedule]
+                    axes.plot(epochs, values, "o-", color=colour, markersize=3, label=words)
         for axes in grid[-n_columns:]:
             plots.label_epochs(axes)
         return figure, grid
