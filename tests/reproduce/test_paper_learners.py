@@ -37,20 +37,19 @@ def test_joint_lbfgs_climbs_to_a_stationary_point(small, prior, weights):
     atoms = make_model(8, 3, torch.Generator().manual_seed(1)).dictionary
     start = initial_model(x, 3, atoms, prior, torch.Generator())
     before = start.dictionary.clone()
-    result = JointLBFGS(tolerance=1e-6).fit(x, start, weights)
+    learner = JointLBFGS(tolerance=1e-6)
+    learned, history = learner.fit(x, start, weights)
     assert torch.equal(start.dictionary, before)  # what is given stays as it is
-    assert result.converged
-    assert result.model.validate().prior is prior
-    values = [float(terms.objective) for terms in result.history]
+    assert len(history) < learner.max_calls
+    assert learned.validate().prior is prior
+    values = [float(terms.objective) for terms in history]
     assert (np.diff(values) > -1e-9).all()
-    assert values[-1] == float(result.terms.objective) > values[0] + 0.05
+    assert values[-1] > values[0] + 0.05
 
     inference = FullInference(tolerance=1e-6)
-    statistics = take_turn(x, result.model, inference, weights).statistics
-    assert float(analytic_elbo(statistics, result.model, weights).objective) == pytest.approx(
-        values[-1], abs=1e-4
-    )
-    dictionary, s = result.model.dictionary, weights.likelihood / result.model.noise_variance
+    statistics = take_turn(x, learned, inference, weights).statistics
+    assert float(analytic_elbo(statistics, learned, weights).objective) == pytest.approx(values[-1], abs=1e-4)
+    dictionary, s = learned.dictionary, weights.likelihood / learned.noise_variance
     gradient = s * (statistics.cross_moment - dictionary @ statistics.second_moment) / len(x)
     gradient = gradient - dictionary * (dictionary * gradient).sum(0)
     assert gradient.abs().max() < 0.02
@@ -62,15 +61,14 @@ def test_joint_lbfgs_finds_bars():
     x, truth = torch.from_numpy(data.data), torch.from_numpy(data.dictionary)
     moved = truth + 0.3 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
     assert float(match_atoms(moved, truth).cosine.min()) < 0.9
-    result = JointLBFGS(tolerance=0.02).fit(x, initial_model(x, 6, moved, Laplace(), torch.Generator()))
-    assert float(match_atoms(result.model.dictionary, truth).cosine.min()) > 0.95
+    learned, _ = JointLBFGS(tolerance=0.02).fit(x, initial_model(x, 6, moved, Laplace(), torch.Generator()))
+    assert float(match_atoms(learned.dictionary, truth).cosine.min()) > 0.95
 
 
-def test_joint_lbfgs_keeps_single_precision_and_says_when_it_stopped_early(small):
+def test_joint_lbfgs_keeps_single_precision_and_stops_after_so_many_calls(small):
     model, x = small
-    learned = (result := JointLBFGS(max_calls=1).fit(x.float(), model.to(torch.float32))).model
-    assert not result.converged
-    assert len(result.history) == 1
+    learned, history = JointLBFGS(max_calls=1).fit(x.float(), model.to(torch.float32))
+    assert len(history) == 1
     tensors = (learned.dictionary, learned.prior_scale, learned.noise_variance)
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 

@@ -116,10 +116,10 @@ def _joint_lbfgs(config: BarsConfig, seed: int) -> _Run:
     made, started = bars(config.n_samples, rng=seed), time.perf_counter()
     x, generator = torch.from_numpy(made.data), torch.Generator().manual_seed(seed)
     start = initial_model(x, 10, "random", Laplace(), generator)
-    result = JointLBFGS(max_calls=config.max_calls).fit(x, start)
+    model, course = JointLBFGS(max_calls=config.max_calls).fit(x, start)
     seconds, names = time.perf_counter() - started, ("elbo", *plots.ENTROPY_LABELS)
-    history = {name: [float(getattr(terms, name)) for terms in result.history] for name in names}
-    return _judged(result.model, history, seconds, made)
+    history = {name: [float(getattr(terms, name)) for terms in course] for name in names}
+    return _judged(model, history, seconds, made)
 
 
 def _judged(

@@ -1,7 +1,7 @@
-"""What the learners by L-BFGS share: the climb itself, and what they arrive at."""
+"""What the learners by L-BFGS share: the climb itself, and the scales at its end."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -12,29 +12,6 @@ from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import ElboTerms, optimal_scales
 from entrosparse.posteriors import Posterior
 from entrosparse.statistics import Statistics
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Climbed:
-    """What a learner of data in memory arrived at.
-
-    Attributes
-    ----------
-    model : SparseCodingModel
-        With the λ and σ² that are optimal for the data.
-    terms : ElboTerms
-        The entropies of the data under this model.
-    history : sequence of ElboTerms
-        The entropies on the way, the newest last.
-    converged : bool
-        False if learning stopped because its iterations were over.
-    """
-
-    model: SparseCodingModel
-    terms: ElboTerms
-    history: Sequence[ElboTerms]
-    converged: bool
 
 
 @final

@@ -10,7 +10,7 @@ from entrosparse.annealing import EntropyWeights
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import ElboTerms, entropy_elbo
 from entrosparse.posteriors import Full
-from entrosparse.reproduce.shared.ascent import Ascent, Climbed, with_optimal_scales
+from entrosparse.reproduce.shared.ascent import Ascent, with_optimal_scales
 from entrosparse.statistics import Statistics
 
 
@@ -34,8 +34,17 @@ class JointLBFGS:
     tolerance: float = 1e-4
     max_calls: int = 500
 
-    def fit(self, x: Tensor, model: SparseCodingModel, weights: EntropyWeights = EntropyWeights()) -> Climbed:
+    def fit(
+        self, x: Tensor, model: SparseCodingModel, weights: EntropyWeights = EntropyWeights()
+    ) -> tuple[SparseCodingModel, list[ElboTerms]]:
         """Learn from the data ``x`` (N, D), held in memory, starting at a model.
+
+        Returns
+        -------
+        model : SparseCodingModel
+            With the λ and σ² that are optimal for the data.
+        history : list of ElboTerms
+            The entropies after each call to L-BFGS; as many as `max_calls` if it did not converge.
 
         Raises
         ------
@@ -55,12 +64,10 @@ class JointLBFGS:
             record = Statistics.collect(posterior(), x, unit_columns(dictionary), model.prior)
             return entropy_elbo(record, weights)
 
-        history: list[ElboTerms] = []
-        last, converged = float("-inf"), False
-        while not converged and len(history) < self.max_calls:
+        history, gain = [ascent(terms)], float("inf")
+        while gain >= self.tolerance and len(history) < self.max_calls:
             history.append(ascent(terms))
-            converged = float(history[-1].objective) - last < self.tolerance
-            last = float(history[-1].objective)
+            gain = float(history[-1].objective) - float(history[-2].objective)
         with torch.no_grad():
             learned = replace(model, dictionary=unit_columns(dictionary))
-            return Climbed(with_optimal_scales(learned, posterior(), x), history[-1], history, converged)
+            return with_optimal_scales(learned, posterior(), x), history
