@@ -1,0 +1,58 @@
+"""The one table of parts."""
+
+import pytest
+import torch
+
+from conftest import make_model
+from entrosparse.errors import InputError
+from entrosparse.inference import DiagonalInference, stationarity
+from entrosparse.learning import AdamLearner, OnlineEM, RefinedEM
+from entrosparse.priors import PRIORS, Gaussian, Laplace
+from entrosparse.recipes import COVARIANCES, INFERENCES, Recipe
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_each_covariance_finds_its_posterior_exactly_in_the_end(generator, covariance, dtype):
+    model = make_model(8, 4, generator, dtype)
+    x, _ = model.sample(20, generator)
+    parts, recipe = COVARIANCES[covariance], Recipe(covariance, rank=9)
+    for solver in (recipe.learning_inference(4), recipe.final_inference(4, dtype)):
+        posterior = solver(x, model)
+        assert isinstance(posterior, parts.posterior)
+    assert float(stationarity(posterior, x, model).max()) < 2e-3
+    if parts.encoder is not None:
+        encoder = recipe.encoder(4)(x, model, generator)
+        assert isinstance(encoder(x), parts.posterior)
+
+
+def test_names_stand_for_parts():
+    learners = {name: type(Recipe(inference=name).learner(4)) for name in INFERENCES}
+    assert learners == {"variational": OnlineEM, "encoder": AdamLearner, "refined": RefinedEM}
+    assert [Recipe(prior=name).prior_part for name in PRIORS] == [Laplace(), Gaussian()]
+    solver = DiagonalInference(1e-2)
+    recipe = Recipe(solver, prior=Gaussian())
+    assert recipe.learning_inference(4) is recipe.final_inference(4, torch.float32) is solver
+    assert recipe.prior_part == Gaussian()
+    assert recipe.batch_learner(4, 0.1).inference is solver
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"covariance": "banded"},
+            "'covariance' parameter must be one of 'diagonal', 'low-rank', 'full'; got",
+        ),
+        ({"inference": "magic"}, "'inference' parameter must be one of 'variational', .*; got 'magic'"),
+        ({"prior": "cauchy"}, "'prior' parameter must be one of 'laplace', 'gaussian'; got 'cauchy'"),
+        ({"rank": 0}, "'rank' parameter must be an integer >= 1; got 0"),
+        (
+            {"covariance": "full", "inference": "encoder"},
+            "must be 'diagonal' or 'low-rank' for inference='enc",
+        ),
+    ],
+)
+def test_unknown_names_and_parts_that_do_not_go_together_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**arguments).validate()
