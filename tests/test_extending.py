@@ -72,7 +72,7 @@ class CutOff(Callback):
 
 def learn_until(batches, folder, learner, **settings):
     with pytest.raises(KeyboardInterrupt):
-        learn(learner, callbacks=[CutOff(batches + 1)], checkpoints=Checkpoints(folder, 0.0), **settings)
+        learn(learner, callbacks=[CutOff(batches)], checkpoints=Checkpoints(folder, 0.0), **settings)
 
 
 def assert_same(found, expected):
