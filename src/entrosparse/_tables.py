@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 
+from entrosparse._files import most_bytes, open_regular, read_arrays
 from entrosparse.errors import FileFormatError, InputError
 
 
@@ -142,11 +143,10 @@ def read_rows(path: Path, n_features: int, dtype: np.dtype[Any]) -> NDArray[Any]
     kind = "a .npy file, or a .npz file of one array, of finite numbers"
     expected = f"'{path}' must be {kind} in D = {n_features} columns"
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            (rows,) = loaded.values() if path.suffix == ".npz" else (loaded,)
+        with open_regular(path) as file:
+            (rows,) = read_arrays(file, most_bytes(file)).values()
         rows = rows.astype(dtype)
-    except OSError:
+    except (OSError, FileFormatError):
         raise
     except Exception as error:
         raise FileFormatError(f"{expected}; it cannot be read as that") from error

@@ -13,7 +13,9 @@ from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel
 
-INFO = RunInfo(FitConfig(n_components=3, patch_size=2), "somewhere", ("a.png", "größer.png"), gain=0.25)
+INFO = RunInfo(
+    FitConfig(n_components=3, patch_size=2, n_patches=1000), "somewhere", ("a.png", "größer.png"), gain=0.25
+)
 EXAMPLES = np.arange(8, dtype=np.float32).reshape(2, 4)
 FILES = ("config.json", "model.safetensors", "history.csv", "examples.npz")
 

@@ -101,10 +101,15 @@ def damage_model(path: Path, rng: np.random.Generator) -> None:
 
 
 def runs(folder: Path) -> list[Path]:
-    info = RunInfo(FitConfig(n_components=3, patch_size=2), "somewhere", ("a.png", "größer.png"), gain=0.25)
+    info = RunInfo(
+        FitConfig(n_components=3, patch_size=2, n_patches=600),
+        "somewhere",
+        ("a.png", "größer.png"),
+        gain=0.25,
+    )
     writer = RunWriter(folder / "run", info, np.arange(8, dtype=np.float32).reshape(2, 4))
     for epoch in range(3):
-        writer.on_epoch(make_model(), EpochRecord(epoch, 0.5, 10 * epoch, *[1.0 + epoch] * 9, 1))
+        writer.on_epoch(make_model(), EpochRecord(epoch, 0.5, 600 * epoch, *[1.0 + epoch] * 9, 1))
     return [writer.path]
 
 

@@ -102,7 +102,7 @@ def test_files_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch, rng, n
     path = tmp_path / name
     WRITERS[name](path, rng.integers(256, size=(20, 30), dtype=np.uint8))
     assert load_images(path)
-    monkeypatch.setattr(_pictures, "_most_bytes", lambda file: 5000)
+    monkeypatch.setattr(_pictures, "most_bytes", lambda file: 5000)
     with pytest.raises(FileFormatError, match="5,000"):
         load_images(path)
 

@@ -231,7 +231,7 @@ def test_importing_is_light():
 def test_missing_source(tmp_path):
     for source in (tmp_path / "nowhere.png", tmp_path / "nowhere", "a" * 5000, "x\0y.png"):
         message = error_of(source, FileFormatError)
-        assert message.startswith("the 'source' parameter must be an existing file or folder")
+        assert message.startswith("the source of the images must be an existing file or folder")
         assert str(source) in message
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from jsonargparse import ArgumentParser, Namespace
 
+from entrosparse._files import check_name, printable, remove_leavings, write_atomically
 from entrosparse.app.config import FitConfig
 from entrosparse.errors import EntrosparseError, InputError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from entrosparse.learning import Checkpoints
     from entrosparse.reproduce.framework.results import SavedResult
 
-FAILED, INTERRUPTED = 2, 130
+FAILED, INTERRUPTED, UNREAD = 2, 130, 141
 _PHOTOGRAPHS = "photographs that come with scikit-image"
 _OF_A_RUN = {
     "resume": "go on with a run that was cut off, as if it had not been",
@@ -31,7 +32,9 @@ _OF_A_RUN = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 after an error, 130 after Ctrl-C.
+    """Run a command and return its exit code.
+
+    It is 0, 2 after an error, 130 after Ctrl-C, 143 after a signal to end, 141 when nobody reads the output.
 
     Parameters
     ----------
@@ -46,23 +49,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     try:
         options = _parser().parse_args(_config_first(arguments))
-        return _COMMANDS[options.command](options[options.command])
+        code = _COMMANDS[options.command](options[options.command])
+        sys.stdout.flush()
+        return code
     except (EntrosparseError, argparse.ArgumentError) as error:
         return _fail(str(error), FAILED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends.
+        return UNREAD
     except OSError as error:
-        about = f"'{error.filename}': " if error.filename else ""
-        return _fail(f"{about}{error.strerror or error}", FAILED)
+        return _fail(_what_failed(error), FAILED)
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has no error of its own for a lack of memory.
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        return _fail(f"the memory does not suffice for so much data or so large a model: {error}", FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    print("entrosparse: warning:", " ".join(str(message).split()), file=sys.stderr)
+    _print(f"entrosparse: warning: {' '.join(str(message).split())}", sys.stderr)
 
 
 def _fail(message: str, code: int) -> int:
-    print("entrosparse: error:", " ".join(message.split()), file=sys.stderr)
+    _print(f"entrosparse: error: {' '.join(message.split())}", sys.stderr)
     return code
+
+
+def _print(line: str, stream: TextIO | None = None) -> None:
+    """Print a line that cannot steer the terminal, with "?" for what the terminal cannot show."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    print(printable(line).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def _what_failed(error: OSError) -> str:
+    about = f"'{os.fsdecode(error.filename)}': " if error.filename else ""
+    return f"{about}{error.strerror or error}"
+
+
+def _how_to_go_on(out: Path) -> str:
+    return f"to go on: entrosparse resume {shlex.quote(str(out))}"
 
 
 def _config_first(arguments: Sequence[str]) -> list[str]:
@@ -100,7 +128,8 @@ def _parser() -> ArgumentParser:
     encode.add_argument("--rows", action="store_true", help=rows)
     kinds = "diagonal, low-rank or full, of the posteriors that are written; that of the run by default"
     encode.add_argument("--covariance", type=str, help=kinds)
-    encode.add_argument("--out", type=str, required=True, help="file of the codes, .npz")
+    encode.add_argument("--out", type=str, required=True, help="new file of the codes, .npz")
+    encode.add_argument("--overwrite", action="store_true", help="replace a file of codes that is there")
     commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
 
     reproduce = _new_parser("Run results of the paper, and lay them beside what it reports.")
@@ -149,6 +178,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     import torch
 
     from entrosparse.annealing import get_schedule, stretched
+    from entrosparse.app.interruption import Interruption
     from entrosparse.app.progress import FitProgress
     from entrosparse.app.reports import write_report
     from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples
@@ -173,8 +203,9 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
             f"the images of the run '{out}' must be those it began with; got others in '{source}'"
         )
     writer = RunWriter(out, info, examples, run.history if run else ())
+    interruption = Interruption()
     try:
-        with FitProgress(config.epochs, config.epochs * config.n_patches) as progress:
+        with FitProgress(config.epochs, config.epochs * config.n_patches) as progress, interruption:
             train(
                 config.recipe.learner(config.n_components),
                 patches,
@@ -185,7 +216,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
                 batch_size=config.batch_size,
                 annealing=schedule,
                 seed=config.seed,
-                callbacks=(writer, progress),  # An epoch is saved before it is printed.
+                callbacks=(writer, progress, interruption),  # An epoch is saved before it is printed.
                 checkpoints=_checkpoints(out),
             )
     except KeyboardInterrupt:
@@ -193,18 +224,21 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
             return _fail("interrupted before learning began; nothing was written", INTERRUPTED)
         run = load_run(out)
         write_report(run)
-        return _fail(
-            f"interrupted; '{out}' can be used as of epoch {run.history[-1].epoch}; "
-            f"to go on: entrosparse resume {shlex.quote(str(out))}",
-            INTERRUPTED,
-        )
+        usable = f"'{out}' can be used as of epoch {run.history[-1].epoch}"
+        return _fail(f"interrupted; {usable}; {_how_to_go_on(out)}", interruption.exit_code)
     return _finish(out)
 
 
 def _finish(out: Path) -> int:
     """Write the report of a complete run, and remove its checkpoints, which are not needed any more."""
-    code = _write_report(out)
+    try:
+        code = _write_report(out)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _fail(f"{_what_failed(error)}; {_how_to_go_on(out)}", FAILED)
     _checkpoints(out).remove()
+    remove_leavings(out)
     return code
 
 
@@ -217,7 +251,7 @@ def _write_report(out: Path) -> int:
     from entrosparse.app.runs import load_run
 
     write_report(load_run(out))
-    print(f"wrote {out / 'report.html'}")
+    _print(f"wrote {out / 'report.html'}")
     return 0
 
 
@@ -231,15 +265,13 @@ def _encode(options: Namespace) -> int:
     import numpy as np
     import torch
 
-    from entrosparse._files import write_atomically
     from entrosparse._tables import read_rows
-    from entrosparse.app.runs import load_run
+    from entrosparse.app.runs import check_codes_file, load_run
     from entrosparse.images import Patches, load_images, prepare_images, tile_patches
     from entrosparse.inference import infer_in_chunks
 
     out = Path(options.out)
-    if not out.parent.is_dir() or out.is_dir():
-        raise InputError(f"the 'out' parameter must be a file in a folder that exists; got '{out}'")
+    check_codes_file(out, options.overwrite)
     run = load_run(options.run)
     found: dict[str, Any] = {}
     if options.rows:
@@ -258,7 +290,7 @@ def _encode(options: Namespace) -> int:
     means, scales = zip(*((codes.mean, codes.marginal_scale()) for _, _, codes in chunks), strict=True)
     found["mean"], found["marginal_scale"] = torch.cat(means).numpy(), torch.cat(scales).numpy()
     write_atomically(out, lambda file: np.savez(file, **found))
-    print(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
+    _print(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
     return 0
 
 
@@ -268,7 +300,7 @@ def _reproduce(options: Namespace) -> int:
     if options.name == "list":
         for name in EXPERIMENTS:
             experiment = get_experiment(name)
-            print(f"{name:<22}{experiment.title} ({experiment.source})")
+            _print(f"{name:<22}{experiment.title} ({experiment.source})")
         return 0
     import torch
 
@@ -276,6 +308,7 @@ def _reproduce(options: Namespace) -> int:
 
     torch.set_num_threads(1)  # As in fit.
     out = Path(options.out or f"runs/reproduce-{options.scale}")
+    check_name("out", out)
     given = {"images": options.images, "dictionary": options.dictionary}
     settings = {name: os.path.abspath(value) for name, value in given.items() if value is not None}
     names = tuple(EXPERIMENTS) if options.name == "all" else (options.name,)
@@ -283,13 +316,13 @@ def _reproduce(options: Namespace) -> int:
         reproduce(names, out, options.scale, settings, options.resume, _print_result)
     except KeyboardInterrupt:
         return _fail(f"interrupted; what is finished is in '{out}', and --resume goes on", INTERRUPTED)
-    print(f"wrote {out / 'report.html'}")
+    _print(f"wrote {out / 'report.html'}")
     return 0
 
 
 def _print_result(result: "SavedResult") -> None:
     claims = f"{sum(claim.holds for claim in result.claims)} of {len(result.claims)} claims hold"
-    print(f"{result.name:<22}{result.seconds:>7.0f} s   {claims}", flush=True)
+    _print(f"{result.name:<22}{result.seconds:>7.0f} s   {claims}")
 
 
 def _info(options: Namespace) -> int:
@@ -298,7 +331,7 @@ def _info(options: Namespace) -> int:
     run = load_run(options.run)
     lines = summarise(run) | {"learned from": run.info.source, "version": run.info.version}
     for name, value in lines.items():
-        print(f"{name:<30}{value}")
+        _print(f"{name:<30}{value}")
     return 0
 
 

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from entrosparse.recipes import Recipe
 
 
-def _setting(default: Any, description: str, minimum: int | None = None) -> Any:
-    return field(default=default, metadata={"help": description, "minimum": minimum})
+_MOST_NUMBERS = 2**25  # In a dictionary.
+
+
+def _setting(default: Any, description: str, minimum: int | None = None, maximum: int = 2**63 - 1) -> Any:
+    return field(default=default, metadata={"help": description, "minimum": minimum, "maximum": maximum})
 
 
 @final
@@ -51,11 +54,11 @@ class FitConfig:
 
     n_components: int = _setting(100, "number of generative fields H", 1)
     patch_size: int = _setting(16, "side of the square patches, in pixels", 2)
-    n_patches: int = _setting(204_800, "patches drawn from the images for learning", 1)
+    n_patches: int = _setting(204_800, "patches drawn from the images for learning", 1, 10**8)
     covariance: str = _setting("diagonal", "covariance of the posteriors: diagonal, low-rank or full")
-    rank: int = _setting(5, "rank of the low-rank covariance", 1)
+    rank: int = _setting(5, "rank of the low-rank covariance", 1, 10**4)
     prior: str = _setting("laplace", "prior of the codes: laplace or gaussian")
-    epochs: int = _setting(10, "passes over the patches", 1)
+    epochs: int = _setting(10, "passes over the patches", 1, 10**5)
     batch_size: int = _setting(512, "patches per minibatch", 1)
     annealing: str = _setting("none", "entropy annealing: none, prior, likelihood or tempering")
     stretch_annealing: bool = _setting(False, "spread the annealing of 10 epochs over all epochs")
@@ -89,6 +92,16 @@ class FitConfig:
                 raise InputError(
                     f"the '{parameter.name}' parameter must be an integer >= {minimum}; got {value!r}"
                 )
+            maximum = parameter.metadata["maximum"]
+            if minimum is not None and value > maximum:
+                raise InputError(
+                    f"the '{parameter.name}' parameter must be an integer <= {maximum}; got {value}"
+                )
+        if self.n_components > _MOST_NUMBERS // self.patch_size**2:
+            raise InputError(
+                f"the 'n_components' parameter must be an integer <= {_MOST_NUMBERS // self.patch_size**2}, "
+                f"the most for patches of {self.patch_size} x {self.patch_size}; got {self.n_components}"
+            )
         if self.n_patches < self.batch_size:
             raise InputError(
                 f"the 'n_patches' parameter must be an integer >= {self.batch_size}, the batch size; "

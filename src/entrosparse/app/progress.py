@@ -22,7 +22,7 @@ class FitProgress(Callback):
     """
 
     def __init__(self, epochs: int, n_samples: int) -> None:
-        console = Console(highlight=False, markup=False, soft_wrap=True)
+        console = _Console(highlight=False, markup=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]} of {task.fields[epochs]}"),
             BarColumn(),
@@ -64,6 +64,13 @@ class FitProgress(Callback):
             f"{record.prior_entropy:10.3f} {record.likelihood_entropy:10.3f} {record.seconds:8.1f}"
         )
         self._bar.update(self._task, epoch=min(record.epoch + 1, self._epochs))
+
+
+class _Console(Console):
+    """A console that leaves it to the command what happens when nobody reads on."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 class _Rate(ProgressColumn):

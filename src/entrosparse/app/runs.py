@@ -23,15 +23,26 @@ import csv
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar, final, get_type_hints
+from typing import BinaryIO, TypeVar, final, get_type_hints
 
 import numpy as np
 
-from entrosparse._files import whole_folder, write_atomically
+from entrosparse._checks import check_positive
+from entrosparse._files import (
+    check_name,
+    one_line,
+    open_ours,
+    open_regular,
+    read_arrays,
+    remove_leavings,
+    whole_folder,
+    write_atomically,
+)
 from entrosparse.app.config import FitConfig
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import Callback, EpochRecord
@@ -39,6 +50,16 @@ from entrosparse.model import SparseCodingModel
 
 FORMAT = 1
 _N_EXAMPLES = 12
+_LARGEST = 1e30  # Numbers from here on are no result of learning, and cannot be drawn.
+_NEW_FILE = "a file that does not exist yet, or a file of codes and --overwrite given"
+
+# Sizes of the files, which are far above all that is written.
+_MOST_BYTES = {
+    "config.json": 2**22,
+    "history.csv": 2**25,
+    "examples.npz": 2**25,
+    "model.safetensors": 2**29,
+}
 
 Content = TypeVar("Content")
 
@@ -115,6 +136,10 @@ class RunWriter(Callback):
         self._info = info
         self._examples = examples
 
+    def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
+        """Remove what a kill left half written; nobody else writes here now."""
+        remove_leavings(self.path)
+
     def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
         """Write the model and the record of an epoch, in place of records from this epoch on.
 
@@ -131,7 +156,7 @@ class RunWriter(Callback):
     def _create(self, model: SparseCodingModel, history: list[EpochRecord]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(self.path) as aside:
-            text = json.dumps({"format": FORMAT, **asdict(self._info)}, indent=2, ensure_ascii=False) + "\n"
+            text = json.dumps({"format": FORMAT, **asdict(self._info)}, indent=2) + "\n"
             write_atomically(aside / "config.json", lambda file: file.write(text.encode()))
             write_atomically(aside / "examples.npz", lambda file: np.savez(file, patches=self._examples))
             _write_epoch(aside, model, history)
@@ -151,10 +176,33 @@ def check_new_folder(path: str | os.PathLike[str]) -> None:
     place = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
         raise InputError(f"the 'out' parameter must lie in a folder that can be written to; got '{path}'")
+    check_name("out", path)
+
+
+def check_codes_file(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise InputError unless codes can be written to a new file, or over a file of codes if allowed."""
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise InputError(f"the 'out' parameter must be a file name that ends in .npz; got '{path}'")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
+        raise InputError(f"the 'out' parameter must lie in a folder that can be written to; got '{path}'")
+    if os.path.lexists(path) and not (overwrite and _holds_codes(path)):
+        expected = "a file of codes, or one that does not exist yet" if overwrite else _NEW_FILE
+        raise InputError(f"the 'out' parameter must be {expected}; got '{path}'")
+
+
+def _holds_codes(path: Path) -> bool:
+    try:
+        with open_regular(path, follow_links=False) as file, zipfile.ZipFile(file) as archive:
+            return {"mean.npy", "marginal_scale.npy"} <= set(archive.namelist())
+    except (OSError, FileFormatError, zipfile.BadZipFile):
+        return False
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
     """Read a run folder.
+
+    Only regular files of bounded size are read, and nothing that they say is trusted unseen.
 
     Raises
     ------
@@ -164,10 +212,11 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise FileFormatError(f"the 'run' parameter must be a run folder; got '{path}', which is no folder")
-    info = _read_info(path / "config.json")
-    model = SparseCodingModel.load(path / "model.safetensors")
-    examples = _read_examples(path / "examples.npz")
-    history = _read_history(path / "history.csv")
+    check_name("run", path)
+    info = _read(path / "config.json", _info)
+    model = _read(path / "model.safetensors", lambda file: SparseCodingModel.load(file.name))
+    examples = _read(path / "examples.npz", _examples)
+    history = _read(path / "history.csv", lambda file: _history(file, info.config))
     dimensions = {info.config.patch_size**2, model.dictionary.shape[0], examples.shape[1]}
     if len(dimensions) != 1:
         raise FileFormatError(
@@ -202,49 +251,54 @@ def _write_epoch(folder: Path, model: SparseCodingModel, history: Sequence[Epoch
     write_atomically(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
 
 
-def _read_info(path: Path) -> RunInfo:
-    content = _read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
+def _info(file: BinaryIO) -> RunInfo:
+    content = json.load(file)
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != FORMAT:
-        raise FileFormatError(f"'{path}' must have the run format {FORMAT}; got {found!r}")
+        raise FileFormatError(f"'{file.name}' must have the run format {FORMAT}; got {found!r}")
+    config = FitConfig(**content.pop("config"))
+    config.validate()
+    info = RunInfo(config, **{**content, "image_names": tuple(content["image_names"])})
+    check_positive("gain", info.gain)
+    if not all(isinstance(text, str) for text in (info.source, info.version, *info.image_names)):
+        raise ValueError("'source', 'version' and 'image_names' must be texts")
+    return info
 
-    def build() -> RunInfo:
-        config = FitConfig(**content.pop("config"))
-        config.validate()
-        return RunInfo(config, **{**content, "image_names": tuple(content["image_names"])})
 
-    return _read(path, build)
-
-
-def _read_history(path: Path) -> tuple[EpochRecord, ...]:
+def _history(file: BinaryIO, config: FitConfig) -> tuple[EpochRecord, ...]:
+    """Return the records, which must be those of the first epochs of such a run."""
     kinds = get_type_hints(EpochRecord)
-
-    def build() -> tuple[EpochRecord, ...]:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            return tuple(EpochRecord(**{key: kind(row[key]) for key, kind in kinds.items()}) for row in rows)
-
-    history = _read(path, build)
+    history: list[EpochRecord] = []
+    for row in csv.DictReader(io.StringIO(file.read().decode(), newline="")):
+        record = EpochRecord(**{key: kind(row[key]) for key, kind in kinds.items()})
+        epoch = len(history)
+        if (record.epoch, record.samples_seen) != (epoch, epoch * config.n_patches) or epoch > config.epochs:
+            raise ValueError(f"row {epoch} must be epoch {epoch} of {config.epochs}; got {record.epoch}")
+        if not (max(abs(value) for value in astuple(record)) < _LARGEST and record.noise_variance > 0):
+            raise ValueError(f"row {epoch} must hold finite numbers, with a noise variance > 0")
+        history.append(record)
     if not history:
-        raise FileFormatError(f"'{path}' must have a row for epoch 0 at least; got none")
-    return history
+        raise FileFormatError(f"'{file.name}' must have a row for epoch 0 at least; got none")
+    return tuple(history)
 
 
-def _read_examples(path: Path) -> np.ndarray:
-    def build() -> np.ndarray:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return np.atleast_2d(archive["patches"])
+def _examples(file: BinaryIO) -> np.ndarray:
+    examples = read_arrays(file, _MOST_BYTES["examples.npz"])["patches"]
+    if examples.ndim != 2 or not 0 < len(examples) <= _N_EXAMPLES or examples.dtype not in ("f4", "f8"):
+        raise ValueError(f"1 to {_N_EXAMPLES} patches are expected; got {examples.dtype} {examples.shape}")
+    if not (np.abs(examples) < _LARGEST).all():
+        raise ValueError("the patches must be finite")
+    return examples
 
-    return _read(path, build)
 
-
-def _read(path: Path, build: Callable[[], Content]) -> Content:
-    """Return ``build()``. Errors of all kinds from a missing or damaged file become FileFormatErrors."""
+def _read(path: Path, read: Callable[[BinaryIO], Content]) -> Content:
+    """Return what ``read`` makes of a file of a run. Whatever is wrong with it becomes a FileFormatError."""
     try:
-        return build()
+        with open_ours(path, _MOST_BYTES[path.name]) as file:
+            return read(file)
     except FileNotFoundError:
         raise FileFormatError(f"'{path}' is missing: this is no complete run folder") from None
-    except PermissionError:
+    except (PermissionError, FileFormatError):
         raise
     except Exception as error:  # Damaged files make their readers raise nearly anything.
-        raise FileFormatError(f"'{path}' is damaged and cannot be read: {error}") from error
+        raise FileFormatError(f"'{path}' is damaged and cannot be read: {one_line(error)}") from error

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from entrosparse._files import check_claim, most_bytes, one_line, open_regular, printable, read_arrays
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.images._mat5 import read_mat5
 
@@ -77,7 +76,9 @@ def load_images(source: str | Path) -> list[Image]:
           is n images, also when n is 3. Several arrays are taken in the order of their names; anything else
           in the file is ignored.
 
-        No file may unpack to more than 256 MiB or a hundred times its own size, whichever is more.
+        A picture is turned as its EXIF data say. Only regular files are read, and a ``.mat`` file that shows
+        parts of other files is refused. No file may take more than 256 MiB of memory, or a hundred times its
+        own size if that is more.
 
     Returns
     -------
@@ -93,14 +94,14 @@ def load_images(source: str | Path) -> list[Image]:
     """
     source = Path(source)
     if not os.path.exists(source):
-        raise FileFormatError(f"the 'source' parameter must be an existing file or folder; got '{source}'")
+        raise FileFormatError(f"the source of the images must be an existing file or folder; got '{source}'")
     try:
         paths = _pictures_in(source) if source.is_dir() else [source]
     except OSError as error:
-        raise FileFormatError(f"cannot read '{source}': {_one_line(error)}") from error
+        raise FileFormatError(f"cannot read '{source}': {one_line(error)}") from error
     if not paths:
         raise FileFormatError(
-            f"the 'source' folder must hold {', '.join(_PICTURE_SUFFIXES)} files; found none in '{source}'"
+            f"a folder of images must hold {', '.join(_PICTURE_SUFFIXES)} files; found none in '{source}'"
         )
     return [image for path in paths for image in _read_file(path)]
 
@@ -143,16 +144,18 @@ def _read_file(path: Path) -> list[Image]:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise FileFormatError(
-            f"the 'source' parameter must be a folder or a file of kind {', '.join(_READERS)}; got '{path}'"
+            f"the source of the images must be a folder or a file of kind {', '.join(_READERS)}; got '{path}'"
         )
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with open_regular(path) as file:
             arrays = read(file)
+            # While an image is made, the array, its copy as float32 and a mask are held.
+            n_bytes = sum(array.nbytes + 5 * array.size for array in arrays.values())
+            check_claim(file, n_bytes, most_bytes(file))
     except InputError:
         raise
     except Exception as error:  # Damaged files make their readers raise nearly anything.
-        raise FileFormatError(f"cannot read '{path}': {_one_line(error)}") from error
+        raise FileFormatError(f"cannot read '{path}': {one_line(error)}") from error
     usable = {label: array for label, array in arrays.items() if _is_numeric_picture(array)}
     if not usable:
         found = [f"{array.dtype} of shape {array.shape}" for array in arrays.values()]
@@ -162,7 +165,7 @@ def _read_file(path: Path) -> list[Image]:
         )
     images = []
     for label, array in usable.items():
-        name = path.name + _printable(label)
+        name = printable(path.name + label)
         if array.ndim == 2:
             images.append(Image(name, array))
         else:
@@ -174,49 +177,27 @@ def _is_numeric_picture(array: NDArray[Any]) -> bool:
     return array.dtype.kind in "uif" and array.ndim in (2, 3) and min(array.shape[:2]) >= 2 and array.size > 0
 
 
-def _one_line(error: Exception) -> str:
-    return _printable(" ".join(str(error).split()))[:200] or type(error).__name__
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _most_bytes(file: BinaryIO) -> int:
-    """Return to how many bytes a file may unpack: enough for any photograph, too few to fill the memory."""
-    return max(2**28, 100 * os.fstat(file.fileno()).st_size)
-
-
-def _check_claim(file: BinaryIO, n_bytes: int) -> None:
-    if n_bytes > _most_bytes(file):
-        raise FileFormatError(
-            f"'{file.name}' must unpack to at most {_most_bytes(file):,} bytes; it claims {n_bytes:,}"
-        )
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Silence libtiff, which writes from C to the standard error stream when a file is damaged."""
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
 def _luma(picture: "PIL.Image.Image") -> NDArray[Any]:
-    """Return greys deeper than 8 bits as they are, otherwise luma in [0, 1] of the picture on white."""
-    import PIL.Image
+    """Return greys deeper than 8 bits as they are, otherwise luma in [0, 1] of the picture on white.
 
+    The picture is turned as its EXIF data say. It is converted in blocks of rows, which bounds the memory.
+    """
+    import PIL.Image
+    import PIL.ImageOps
+
+    PIL.ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith(("I", "F")):
         return np.asarray(picture)
-    if picture.has_transparency_data:
-        white = PIL.Image.new("RGBA", picture.size, "white")
-        picture = PIL.Image.alpha_composite(white, picture.convert("RGBA"))
-    return np.asarray(picture.convert("RGB"), dtype=np.float32) @ _LUMA
+    width, height = picture.size
+    n_rows = max(1, _BLOCK // width)
+    luma = np.empty((height, width), dtype=np.float32)
+    for top in range(0, height, n_rows):
+        block = picture.crop((0, top, width, min(top + n_rows, height)))
+        if picture.has_transparency_data:
+            white = PIL.Image.new("RGBA", block.size, "white")
+            block = PIL.Image.alpha_composite(white, block.convert("RGBA"))
+        luma[top : top + n_rows] = np.asarray(block.convert("RGB"), dtype=np.float32) @ _LUMA
+    return luma
 
 
 def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
@@ -228,29 +209,25 @@ def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
         picture = PIL.Image.open(file, formats=("PNG", "JPEG", "TIFF", "WEBP"))
     except PIL.UnidentifiedImageError as error:
         raise FileFormatError(f"'{file.name}' is not a PNG, JPEG, TIFF or WebP picture") from error
-    _check_claim(file, 4 * picture.width * picture.height)
+    check_claim(file, _BYTES_PER_PIXEL * picture.width * picture.height, most_bytes(file))
     if picture.format != "TIFF":  # Further frames of other formats are previews or animations.
         return {"": _luma(picture)}
     pages, claimed = [], 0
-    with _silence():
-        for page in Pages(picture):
-            area = page.width * page.height
-            claimed += 4 * area
-            _check_claim(file, claimed)
-            # Pixels outside of all boxes would be read as zeros.
-            boxes = [tile[1] or (0, 0, *page.size) for tile in picture.tile]
-            if sum((right - left) * (bottom - top) for left, top, right, bottom in boxes) < area:
-                raise FileFormatError(f"'{file.name}' must hold whole pictures; a part has no pixels")
-            pages.append(_luma(page))
+    for page in Pages(picture):
+        area = page.width * page.height
+        claimed += _BYTES_PER_PIXEL * area
+        check_claim(file, claimed, most_bytes(file))
+        # Pixels outside of all boxes would be read as zeros.
+        boxes = [tile[1] or (0, 0, *page.size) for tile in picture.tile]
+        if sum((right - left) * (bottom - top) for left, top, right, bottom in boxes) < area:
+            raise FileFormatError(f"'{file.name}' must hold whole pictures; a part has no pixels")
+        pages.append(_luma(page))
     return {"": pages[0]} if len(pages) == 1 else {f"[{index}]": page for index, page in enumerate(pages)}
 
 
 def _read_numpy(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    loaded = np.load(file, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return {"": loaded}
-    _check_claim(file, sum(member.file_size for member in loaded.zip.infolist()))
-    return {f":{name}": loaded[name] for name in sorted(loaded.files)}
+    arrays = read_arrays(file, most_bytes(file))
+    return {f":{name}" if name else "": array for name, array in arrays.items()}
 
 
 def _read_matlab(file: BinaryIO) -> dict[str, NDArray[Any]]:
@@ -264,7 +241,7 @@ def _read_matlab(file: BinaryIO) -> dict[str, NDArray[Any]]:
     elif matfile_version(file)[0] == 0:  # MATLAB 4
         variables = loadmat(file)
     else:
-        variables = read_mat5(file.read(), _most_bytes(file))
+        variables = read_mat5(file.read(), most_bytes(file))
     return {f":{name}": value for name, value in sorted(variables.items()) if isinstance(value, np.ndarray)}
 
 
@@ -275,13 +252,28 @@ def _matlab_7_3(file: BinaryIO) -> dict[str, Any]:
         raise InputError(
             f"'{file.name}' is a MATLAB 7.3 file, which needs h5py: pip install 'entrosparse[hdf5]'"
         ) from error
+    arrays = {}
     with h5py.File(file, "r") as archive:
-        arrays = {name: item for name, item in archive.items() if isinstance(item, h5py.Dataset)}
-        _check_claim(file, sum((item.size or 0) * item.dtype.itemsize for item in arrays.values()))
+        for name in archive:
+            # A link by name, and a dataset that is kept elsewhere, could show any file of the machine.
+            if not isinstance(archive.get(name, getlink=True), h5py.HardLink):
+                raise FileFormatError(f"'{file.name}' must hold its variables itself; one is a link")
+            item = archive[name]
+            if not isinstance(item, h5py.Dataset) or item.shape is None or item.dtype.kind not in "uif":
+                continue
+            if item.external or item.is_virtual:
+                raise FileFormatError(f"'{file.name}' must hold its variables itself; one is in another file")
+            arrays[name] = item
+        check_claim(file, sum(item.size * item.dtype.itemsize for item in arrays.values()), most_bytes(file))
         return {name: np.transpose(item[()]) for name, item in arrays.items()}  # MATLAB reverses the axes.
 
 
 _LUMA = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32) / 255  # Weights of red, green and blue bytes.
+
+_BLOCK = 2**20  # Pixels that are converted at once.
+
+# A picture takes at most 4 bytes per pixel as it is decoded, 4 when it is turned, and 4 as luma.
+_BYTES_PER_PIXEL = 12
 
 # Without a handler of its own, Pillow's messages would go to the standard error stream.
 _QUIET = logging.NullHandler()

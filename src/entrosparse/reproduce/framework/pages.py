@@ -5,10 +5,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from entrosparse._files import write_atomically
-from entrosparse.app.html import inline_svg, png_address, render
+from entrosparse._files import read_ours, write_atomically
+from entrosparse.app.html import png_address, render, svg_address
 from entrosparse.reproduce.framework.experiment import Claim
-from entrosparse.reproduce.framework.results import SavedResult
+from entrosparse.reproduce.framework.results import MOST_BYTES, SavedResult
 
 
 def write_page(folder: Path, results: Sequence[SavedResult]) -> None:
@@ -23,12 +23,12 @@ def write_page(folder: Path, results: Sequence[SavedResult]) -> None:
     write_atomically(folder / "report.html", lambda file: file.write(page))
 
 
-def _svg(path: Path, name: str) -> Markup:
-    return inline_svg((path / f"{name}.svg").read_text(encoding="utf-8"))
+def _svg(path: Path, name: str) -> str:
+    return svg_address(read_ours(path / f"{name}.svg", MOST_BYTES).decode())
 
 
 def _png(path: Path, name: str) -> str:
-    return png_address((path / f"{name}.png").read_bytes())
+    return png_address(read_ours(path / f"{name}.png", MOST_BYTES))
 
 
 def _verdict(claim: Claim) -> Markup:

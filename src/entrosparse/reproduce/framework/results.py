@@ -10,19 +10,24 @@
 
 import io
 import json
+import math
 import os
+import re
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, final
 
 from matplotlib.figure import Figure
 
-from entrosparse._files import write_atomically
+from entrosparse._files import one_line, read_ours, write_atomically
 from entrosparse.errors import FileFormatError
 from entrosparse.reproduce import EXPERIMENTS
 from entrosparse.reproduce.framework.experiment import Claim, Result, Table
 
 FORMAT = 1
+MOST_BYTES = 2**25
+"""Size of the largest file of a result that is read."""
 
 
 @final
@@ -81,7 +86,7 @@ def write_result(folder: Path, header: dict[str, Any], result: Result) -> None:
         "pictures": [asdict(picture) for picture in pictures],
         "numbers": result.numbers,
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / "result.json", lambda file: file.write(text.encode()))
 
 
@@ -94,7 +99,7 @@ def load_result(path: Path) -> SavedResult:
         If it is damaged.
     """
     try:
-        content = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        content = json.loads(read_ours(path / "result.json", MOST_BYTES))
         found = content.pop("format")
         if found != FORMAT:
             raise FileFormatError(
@@ -102,11 +107,13 @@ def load_result(path: Path) -> SavedResult:
             )
         for name, kind in (("claims", Claim), ("tables", Table), ("pictures", SavedPicture)):
             content[name] = tuple(kind(**_with_tuples(part)) for part in content[name])
-        return SavedResult(path=path, **content)
+        result = SavedResult(path=path, **content)
+        _check(result)
+        return result
     except (FileFormatError, PermissionError):
         raise
     except Exception as error:  # damaged files make their readers raise nearly anything
-        raise FileFormatError(f"'{path}' is no complete result: {error}") from error
+        raise FileFormatError(f"'{path}' is no complete result: {one_line(error)}") from error
 
 
 def load_results(out: str | os.PathLike[str]) -> list[SavedResult]:
@@ -117,7 +124,24 @@ def load_results(out: str | os.PathLike[str]) -> list[SavedResult]:
     FileFormatError
         If one is damaged.
     """
-    return [load_result(Path(out) / name) for name in EXPERIMENTS if (Path(out) / name).is_dir()]
+    results = [load_result(Path(out) / name) for name in EXPERIMENTS if (Path(out) / name).is_dir()]
+    for result in results:
+        if result.name != result.path.name:
+            raise FileFormatError(f"'{result.path}' must hold the result of its name; got {result.name!r}")
+    return results
+
+
+def _check(result: SavedResult) -> None:
+    """Raise ValueError if a result cannot be shown, or would show files from elsewhere."""
+    for picture in result.pictures:
+        if not 0 < len(picture.files) == len(picture.labels):
+            raise ValueError("a picture must have a label for each of its files")
+        if not all(re.fullmatch(r"[\w-]+", file) for file in picture.files):
+            raise ValueError("a picture must name files in the folder")
+    if not (isinstance(result.config, dict) and isinstance(result.versions, dict)):
+        raise ValueError("settings and versions must be given by name")
+    if not (isinstance(result.seconds, Real) and math.isfinite(result.seconds)):
+        raise ValueError("the seconds must be a number")
 
 
 def _with_tuples(content: Any) -> Any:
