@@ -13,23 +13,12 @@ import pytest
 import torch
 
 import entrosparse._files
+from commands import SMALL, failure, write_images
 from entrosparse.app.cli import main
 from entrosparse.app.progress import FitProgress
 from entrosparse.app.runs import load_run
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference
 from entrosparse.learning._checkpoints import Checkpoints
-
-SMALL = ["--n-components=6", "--patch-size=4", "--n-patches=256", "--batch-size=64", "--epochs=2"]
-
-
-def write_images(folder, n=2, side=40):
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for index in range(n):
-        pixels = rng.normal(size=(side, side)).cumsum(0).cumsum(1)
-        scaled = 255 * (pixels - pixels.min()) / np.ptp(pixels)
-        PIL.Image.fromarray(scaled.astype(np.uint8)).save(folder / f"{index}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +31,6 @@ def run(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     assert main(["fit", str(images), *SMALL, "--out", str(out)]) == 0
     return out
-
-
-def failure(capsys, *arguments):
-    """Run a command that must fail, and return the one line that it says."""
-    assert main([str(argument) for argument in arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    assert captured.err.startswith("entrosparse: error: ")
-    return captured.err
 
 
 # --- fit

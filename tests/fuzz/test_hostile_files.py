@@ -1,7 +1,12 @@
 """Files made to do harm rather than damaged: code in a pickle, and claims larger than the memory."""
 
+import os
 import pickle
 import struct
+import subprocess
+import sys
+import threading
+import warnings
 import zlib
 
 import h5py
@@ -133,6 +138,68 @@ def test_a_compressed_variable_of_gigabytes_is_refused(tmp_path):
     (tmp_path / "a.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:128] + tag + packed)
     with pytest.raises(FileFormatError, match="unpacks to more than 268,435,456 bytes"):
         load_images(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("kind", ["external storage", "external link", "soft link", "virtual"])
+def test_a_matlab_file_cannot_show_other_files(tmp_path, kind):
+    """Whatever HDF5 offers to point elsewhere is refused, before the other file is opened."""
+    secret, path = tmp_path / "secret", tmp_path / "a.mat"
+    with h5py.File(secret, "w") as file:
+        file["x"] = np.arange(64.0).reshape(8, 8)
+    with h5py.File(path, "w") as file:
+        file["IMAGES"] = np.eye(8)
+        if kind == "external storage":
+            file.create_dataset("x", (8, 8), "u1", external=[(str(secret), 0, 64)])
+        elif kind == "external link":
+            file["x"] = h5py.ExternalLink(str(secret), "x")
+        elif kind == "soft link":
+            file["x"] = h5py.SoftLink("/IMAGES")
+        else:
+            layout = h5py.VirtualLayout((8, 8), "f8")
+            layout[:] = h5py.VirtualSource(str(secret), "x", (8, 8))
+            file.create_virtual_dataset("x", layout)
+    with pytest.raises(FileFormatError, match=r"a\.mat' must hold its variables itself"):
+        load_images(path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("side", "refused"), [(8000, True), (4500, False)])
+def test_a_picture_takes_no_more_memory_than_the_limit(tmp_path, side, refused):
+    """Measured as a process: what is counted per pixel is what is used."""
+    PIL.Image.fromarray(np.tile(np.arange(250, dtype=np.uint8), (side, side // 250))).save(tmp_path / "a.png")
+    script = (
+        "import sys, PIL.Image, PIL.ImageOps, PIL.PngImagePlugin\n"
+        "from pathlib import Path\n"
+        "from entrosparse.images import load_images\n"
+        "def peak(): return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "before = peak()\n"
+        "try: load_images(sys.argv[1])\n"
+        "except ValueError: print('refused', end=' ')\n"
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-c", script, tmp_path / "a.png"]
+    *words, kilobytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert words == ["refused"] * refused
+    assert int(kilobytes) < 2**28 / 1024
+
+
+def test_threads_that_read_at_once_share_nothing(tmp_path, rng):
+    """No descriptor is redirected and no filter of warnings replaced, for these belong to the process."""
+    paths = [tmp_path / f"{k}.tif" for k in range(4)]
+    for path in paths:
+        save_pages(path, rng.integers(256, size=(20, 30), dtype=np.uint8))
+    errors, filters, found = os.fstat(2), list(warnings.filters), []
+    threads = [
+        threading.Thread(target=lambda path=path: found.extend(load_images(path) for _ in range(20)))
+        for path in paths
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(images) for images in found] == [10] * 80
+    assert os.path.samestat(os.fstat(2), errors)
+    assert warnings.filters == filters
 
 
 def test_names_in_a_file_cannot_steer_a_terminal(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from scipy.io import savemat
 
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.images import Image, default_images, load_images
+from entrosparse.images import Image, _pictures, default_images, load_images
 
 LUMA = np.array([0.2125, 0.7154, 0.0721])  # weights of red, green, blue
 
@@ -134,6 +134,30 @@ def test_each_page_of_a_tiff_is_an_image(tmp_path):
     assert [image.name for image in images] == ["stack.tif[0]", "stack.tif[1]", "stack.tif[2]"]
     for image, page in zip(images, pages, strict=True):
         np.testing.assert_allclose(image.pixels, page / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_their_camera_was(tmp_path, suffix, orientation):
+    upright = np.kron([[0, 40, 80], [120, 160, 200]], np.ones((16, 16))).astype(np.uint8)
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
+        6: np.rot90(upright), 7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    path = save_picture(tmp_path / f"a{suffix}", np.ascontiguousarray(stored), quality=95, exif=exif)
+    (image,) = load_images(path)
+    np.testing.assert_allclose(image.pixels, upright / 255, atol=0.03)
+
+
+def test_a_large_picture_is_converted_in_blocks(tmp_path, colour, monkeypatch):
+    opacity = np.random.default_rng(2).integers(0, 256, size=(20, 30, 1), dtype=np.uint8)
+    path = save_picture(tmp_path / "a.png", np.dstack([colour, opacity]))
+    (whole,) = load_images(path)
+    monkeypatch.setattr(_pictures, "_BLOCK", 70)
+    (image,) = load_images(path)
+    np.testing.assert_array_equal(image.pixels, whole.pixels)
 
 
 def test_folder_is_read_in_order_of_names(tmp_path, grey, colour):

@@ -53,7 +53,7 @@ class FitConfig:
     """
 
     n_components: int = _setting(100, "number of generative fields H", 1)
-    patch_size: int = _setting(16, "side of the square patches, in pixels", 2)
+    patch_size: int = _setting(16, "side of the square patches, in pixels", 2, 1024)
     n_patches: int = _setting(204_800, "patches drawn from the images for learning", 1, 10**8)
     covariance: str = _setting("diagonal", "covariance of the posteriors: diagonal, low-rank or full")
     rank: int = _setting(5, "rank of the low-rank covariance", 1, 10**4)
@@ -92,6 +92,9 @@ class FitConfig:
                 raise InputError(
                     f"the '{parameter.name}' parameter must be an integer >= {minimum}; got {value!r}"
                 )
+            if not isinstance(value, parameter.type):
+                kind = parameter.type.__name__
+                raise InputError(f"the '{parameter.name}' parameter must be a {kind}; got {value!r}")
             maximum = parameter.metadata["maximum"]
             if minimum is not None and value > maximum:
                 raise InputError(

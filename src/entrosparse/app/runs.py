@@ -274,7 +274,8 @@ def _history(file: BinaryIO, config: FitConfig) -> tuple[EpochRecord, ...]:
         epoch = len(history)
         if (record.epoch, record.samples_seen) != (epoch, epoch * config.n_patches) or epoch > config.epochs:
             raise ValueError(f"row {epoch} must be epoch {epoch} of {config.epochs}; got {record.epoch}")
-        if not (max(abs(value) for value in astuple(record)) < _LARGEST and record.noise_variance > 0):
+        small = all(abs(value) < _LARGEST for value in astuple(record))
+        if not small or record.noise_variance <= 0:
             raise ValueError(f"row {epoch} must hold finite numbers, with a noise variance > 0")
         history.append(record)
     if not history:
