@@ -1,14 +1,17 @@
 """Load many damaged files in a process of its own, and report in JSON how it went.
 
 Run as ``python hammer.py TARGET COUNT SEED FOLDER``. An error that is not the library's own ends the process,
-and so does a crash of a reader in C; the damaged file is then still in the folder.
+and so does a crash of a reader in C; the damaged file is then still in the folder. The process may use one
+gigabyte of addresses more than it has when the damage begins.
 """
 
 import json
+import resource
 import shutil
 import struct
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +27,20 @@ from entrosparse.app.config import FitConfig
 from entrosparse.app.runs import RunInfo, RunWriter, load_run
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.images import load_images
-from entrosparse.learning import EpochRecord
+from entrosparse.learning import Checkpoints, EpochRecord, OnlineEM, train
 from entrosparse.model import SparseCodingModel
 
 
 def peak_memory() -> int:
     """Return the largest resident memory of this process so far, in bytes (Linux)."""
     return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+def limit_memory() -> None:
+    """Let this process have a gigabyte more of addresses than it has now (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def make_model(dtype: torch.dtype = torch.float32) -> SparseCodingModel:
@@ -122,12 +132,42 @@ def load_a_run(path: Path) -> None:
 
 
 def damage_run(path: Path, rng: np.random.Generator) -> None:
-    file = path / ("config.json", "history.csv", "examples.npz")[rng.integers(3)]
+    file = path / ("config.json", "history.csv", "examples.npz", "model.safetensors")[rng.integers(4)]
     content = file.read_bytes()
     if file.name == "config.json" and rng.random() < 0.1:
         file.write_bytes(content.replace(b"[", b"[" * 100_000))
     else:
         file.write_bytes(mutate(content, rng))
+
+
+LEARNED: list[SparseCodingModel] = []
+
+
+def learn(folder: Path) -> SparseCodingModel:
+    """Learn a tiny model from 8 minibatches, each of which is kept, or go on with what is in the folder."""
+    data = torch.randn((128, 4), generator=torch.Generator().manual_seed(1))
+    kept = Checkpoints(folder, every_seconds=0.0)
+    return train(
+        OnlineEM(), data, data[:8], n_components=3, init="random", epochs=1, batch_size=16, checkpoints=kept
+    ).model
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    LEARNED.append(learn(folder / "checkpoints"))
+    return [folder / "checkpoints"]
+
+
+def damage_checkpoints(path: Path, rng: np.random.Generator) -> None:
+    """Damage a file of the newest checkpoint, and as often one of the checkpoint before as well."""
+    for kept in sorted(path.glob("checkpoint-*"))[rng.integers(2) :]:
+        file = kept / ("manifest.json", "numbers.json", "tensors.safetensors")[rng.integers(3)]
+        file.write_bytes(mutate(file.read_bytes(), rng))
+
+
+def go_on(path: Path) -> None:
+    model = learn(path)
+    if not torch.equal(model.dictionary, LEARNED[0].dictionary):
+        raise AssertionError("a run went on from a damaged checkpoint")
 
 
 def images(folder: Path) -> list[Path]:
@@ -170,6 +210,7 @@ Target = tuple[
 TARGETS: dict[str, tuple[Target, type[Exception]]] = {
     "model": ((models, damage_model, load_model), FileFormatError),
     "run": ((runs, damage_run, load_a_run), FileFormatError),
+    "checkpoints": ((checkpoints, damage_checkpoints, go_on), InputError),
     "images": ((images, damage_file, load_pictures), InputError),
 }
 
@@ -178,7 +219,8 @@ def copy(original: Path, folder: Path) -> Path:
     """Copy a file or a folder, in place of what an earlier turn left."""
     place = folder / original.name
     if original.is_dir():
-        shutil.copytree(original, place, dirs_exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(original, place)
     else:
         shutil.copyfile(original, place)
     return place
@@ -192,7 +234,8 @@ def hammer(target: str, count: int, seed: int, folder: Path) -> dict[str, object
     damaged.mkdir()
     originals = make(whole)
     for original in originals:
-        load(original)
+        load(copy(original, damaged))
+    limit_memory()
     before, slowest, loaded, refused = peak_memory(), (0.0, ""), Counter(), Counter()
     rng = np.random.default_rng(seed)
     for turn in range(count):
@@ -219,4 +262,5 @@ def hammer(target: str, count: int, seed: int, folder: Path) -> dict[str, object
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # Readers and checkpoints warn of damage that they can mend.
     print(json.dumps(hammer(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))))
