@@ -1,8 +1,16 @@
+import warnings
+from pathlib import Path
+from threading import Barrier, Thread
+
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import FastICA
 
+import entrosparse
 from conftest import make_model
 from entrosparse.learning import Callback, OnlineEM, train
+from entrosparse.learning._initialization import _unmixing
 from entrosparse.learning._threads import as_many_threads_as_help
 
 
@@ -39,3 +47,51 @@ def test_learning_small_models_uses_one_thread(two_threads, generator):
     train(OnlineEM(), data, data[:20], n_components=3, epochs=1, batch_size=50, callbacks=(Watcher(),))
     assert seen == {1}
     assert torch.get_num_threads() == 2
+
+
+def test_fits_side_by_side_leave_threads_and_warnings_as_they_were(two_threads, generator):
+    data = make_model(6, 3, generator, torch.float32).sample(200, generator)[0].numpy()
+    both_learn, after, filters = Barrier(2, timeout=60), [], list(warnings.filters)
+
+    class Meeting(Callback):
+        """Makes each fit wait for the other once, so that both are at work at the same time."""
+
+        def on_epoch(self, model, record):
+            if record.epoch == 1:
+                both_learn.wait()
+
+    def fit():
+        train(OnlineEM(), data, n_components=3, epochs=2, callbacks=(Meeting(),))
+        after.append(torch.get_num_threads())
+
+    fits = [Thread(target=fit) for _ in range(2)]
+    for thread in fits:
+        thread.start()
+    for thread in fits:
+        thread.join()
+    later = Thread(target=lambda: after.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert after == [2, 2, 2]
+    assert torch.get_num_threads() == 2
+    assert warnings.filters == filters
+
+
+def test_nothing_that_learns_silences_warnings():
+    """`warnings.catch_warnings` changes the filters of all threads."""
+    home = Path(entrosparse.__file__).parent
+    rooms = ("learning", "inference", "estimators")
+    sources = [path for room in rooms for path in (home / room).glob("*.py")]
+    assert len(sources) > 20
+    assert not [path.name for path in sources if "catch_warnings" in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_start_is_that_of_scikit_learns_fast_ica(generator, dtype):
+    x = torch.randn(300, 7, generator=generator, dtype=dtype).pow(3)
+    white = ((x - x.mean(0)) / x.std(0)).numpy()
+    for n_rows in (40, 300):  # Few rows need more iterations than there are.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            oracle = FastICA(whiten=False, max_iter=30, random_state=5).fit(white[:n_rows])
+        np.testing.assert_array_equal(_unmixing(white[:n_rows], 5), oracle.components_)

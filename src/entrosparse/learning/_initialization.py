@@ -1,9 +1,11 @@
 """Where learning starts from."""
 
-import warnings
+from typing import Any
 
 import numpy as np
+import scipy.linalg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from entrosparse.errors import InputError
@@ -12,6 +14,7 @@ from entrosparse.priors import Prior
 
 _ICA_SAMPLE = 8192  # rows that FastICA is run on
 _ICA_STEPS = 30  # iterations of FastICA, which are enough for a start
+_ICA_TOLERANCE = 1e-4  # change of the unmixing matrix at which FastICA stops earlier
 
 
 def _from_data(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
@@ -28,12 +31,10 @@ def _random(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
 
 
 def _ica(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
-    """Take the mixing matrix of a short run of scikit-learn's FastICA on the principal components.
+    """Take the mixing matrix of a short run of FastICA on the principal components.
 
     Data points make up for the atoms beyond the dimensions that the data span.
     """
-    from sklearn.decomposition import FastICA
-
     sample = x[torch.randperm(len(x), generator=generator)[:_ICA_SAMPLE].to(x.device)]
     sample -= sample.mean(0)
     variance, axes = torch.linalg.eigh((sample.T @ sample).double() / len(sample))
@@ -45,12 +46,33 @@ def _ica(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
         return rest
     white = sample @ (axes / variance.sqrt()).to(x)
     seed = int(torch.randint(2**31, (), generator=generator))
-    ica = FastICA(whiten=False, max_iter=_ICA_STEPS, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The run is short on purpose, and FastICA warns of that.
-        ica.fit(white.cpu().numpy())
-    independent = (axes * variance.sqrt()) @ torch.as_tensor(ica.mixing_).to(axes)
+    mixing = scipy.linalg.pinv(_unmixing(white.cpu().numpy(), seed), check_finite=False)
+    independent = (axes * variance.sqrt()) @ torch.as_tensor(mixing).to(axes)
     return torch.cat([independent.to(x), rest], dim=1)
+
+
+def _unmixing(white: NDArray[Any], seed: int) -> NDArray[Any]:
+    """Return the matrix that FastICA finds for white data (N, K) by its parallel iteration with tanh.
+
+    Scikit-learn's FastICA computes the same bits. But it warns of a short run, and warnings can only be
+    silenced for all threads together.
+    """
+    size = white.shape[1]
+    matrix = _orthogonal(np.random.RandomState(seed).normal(size=(size, size)).astype(white.dtype))
+    for _ in range(_ICA_STEPS):
+        bent = np.tanh(matrix @ white.T)
+        slope = np.array([(1.0 - row**2).mean() for row in bent])
+        last, matrix = matrix, _orthogonal(bent @ white / float(len(white)) - slope[:, np.newaxis] * matrix)
+        if (np.abs(np.abs(np.einsum("ij,ij->i", matrix, last)) - 1.0) < _ICA_TOLERANCE).all():
+            break
+    return matrix
+
+
+def _orthogonal(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Return ``(M Mᵀ)^(−1/2) M``."""
+    values, vectors = scipy.linalg.eigh(matrix @ matrix.T)
+    lengths = np.sqrt(np.clip(values, np.finfo(matrix.dtype).tiny, None))
+    return np.linalg.multi_dot([vectors * (1.0 / lengths), vectors.T, matrix])
 
 
 DICTIONARIES = {"data": _from_data, "random": _random, "ica": _ica}
