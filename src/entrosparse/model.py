@@ -218,14 +218,44 @@ def split_missing(x: Tensor) -> tuple[Tensor, Tensor | None]:
     return x.masked_fill(missing, 0.0), (~missing).to(x)
 
 
-def check_data(x: Tensor, n_features: int | None = None) -> None:
-    """Raise InputError unless ``x`` (N, D) is floating point and finite, but for NaN: entries not seen."""
+def check_data(x: Tensor, name: str) -> None:
+    """Raise InputError unless ``x`` (N, D) is of numbers that can be computed with, or NaN: entries not seen.
+
+    In computing with data, powers up to the fourth of them appear.
+    """
     if x.ndim != 2 or 0 in x.shape:
-        raise InputError(f"the data must have shape (N, D) with N, D >= 1; got {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise InputError(f"the data must be floating point; got {x.dtype}")
-    if n_features is not None and x.shape[1] != n_features:
-        raise InputError(f"the data must have {n_features} columns, as the model has; got {x.shape[1]}")
+        raise InputError(f"the '{name}' must have shape (N, D) with N, D >= 1; got {tuple(x.shape)}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"the '{name}' must be of float32 or float64; got {x.dtype}")
     n_bad = int(torch.isinf(x).sum())
     if n_bad:
-        raise InputError(f"the data must be finite, or NaN where not seen; got {n_bad} infinite entries")
+        raise InputError(f"the '{name}' must be finite, or NaN where not seen; got {n_bad} infinite entries")
+    limit = torch.finfo(x.dtype).max ** 0.25
+    n_bad = int((x.abs() > limit).sum())
+    if n_bad:
+        raise InputError(
+            f"the '{name}' must lie within ±{limit:.2g} in {x.dtype}; got {n_bad} entries beyond"
+        )
+
+
+def check_sample(x: Tensor, name: str) -> None:
+    """Raise InputError unless data have an entry that was seen, and are not too small to compute with."""
+    if bool(x.isnan().all()):
+        raise InputError(f"the '{name}' must have an entry that was seen; got NaN alone")
+    largest, limit = float(x.abs().nan_to_num(0.0).amax()), torch.finfo(x.dtype).tiny ** 0.25
+    if 0.0 < largest < limit:
+        raise InputError(
+            f"the '{name}' must hold zeros alone or a value beyond {limit:.2g} in {x.dtype}; "
+            f"got {largest:.2g} at most"
+        )
+
+
+def check_device(device: str) -> None:
+    """Raise InputError unless PyTorch can compute on the device."""
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # PyTorch raises a different one for each way to be wrong.
+        known = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu', as PyTorch finds no GPU here"
+        raise InputError(
+            f"the 'device' parameter must be one that PyTorch can compute on, such as {known}; got {device!r}"
+        ) from error

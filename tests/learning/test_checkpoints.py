@@ -194,7 +194,7 @@ def test_the_tensors_that_are_needed_are_there(kept):
     names = sorted(load_file(path / "tensors.safetensors"))
     statistics = "cross_moment n_entries posterior_entropy posterior_variance prior_statistic residual"
     assert names == sorted(
-        ["generator", "history", "state.floors.mean_square"]
+        ["generator", "history", "state.floors.mean_square", "state.floors.noise_variance"]
         + [f"state.model.{name}" for name in ("dictionary", "prior_scale", "noise_variance")]
         + [
             f"state.averages.statistics.{name}"

@@ -193,7 +193,7 @@ def test_noiseless_data_hit_the_floor(generator):
         ({"data": np.ones((0, 3))}, "at least one row"),
         ({"data": np.full((5, 3), np.inf)}, "finite"),
         ({"data": np.ones((5, 4))}, "columns"),
-        ({"data": np.ones((5, 3), dtype=int)}, "floating"),
+        ({"data": np.ones((5, 3), dtype=int)}, "float32 or float64"),
         ({"init": "magic"}, "init"),
         ({"init": np.ones((2, 2))}, "shape"),
         ({"n_components": 0}, "n_components"),

@@ -87,7 +87,7 @@ class HistoryInUnits(Callback):
             self._n_seen = float(np.average((~np.isnan(rows[:])).sum(1), weights=sample_weight))
         else:
             self._n_seen = float((~np.isnan(rows[watched_rows(len(rows))])).sum(1).mean())
-        self._prints = bool(estimator.verbose) and not sees_all_rows
+        self._verbose, self._max_epochs, self._sees_all_rows = estimator.verbose, max_epochs, sees_all_rows
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
         """Take note of the epochs before."""
@@ -97,13 +97,29 @@ class HistoryInUnits(Callback):
         """Take note of an epoch."""
         row = self._row(record)
         self.history.append(row)
-        if self._prints:
-            print(f"epoch {record.epoch}: ELBO {row['elbo']:.4f} nats per sample")
+        if self._verbose:
+            self._print(row)
         return record.epoch > 0 and self._epochs.end_epoch(lambda: self._fitted(model))
 
     def end(self) -> None:
         """Tell scikit-learn's callbacks that the fit has ended."""
         self._epochs.end()
+
+    def _print(self, row: dict[str, Any]) -> None:
+        """Print a line on an epoch; of the many short ones of a learner that sees all rows, on a few."""
+        epoch, seconds = row["epoch"], row["seconds"]
+        if self._sees_all_rows:
+            if str(epoch).rstrip("0") not in ("1", "2", "5"):
+                return
+            which, left = f"iteration {epoch} of at most {self._max_epochs}", ""
+        else:
+            which = f"epoch {epoch} of {self._max_epochs}"
+            left = f", about {seconds / epoch * (self._max_epochs - epoch):.0f} s left" if epoch else ""
+        print(
+            f"{which}: ELBO {row['elbo']:.4f} nats per sample, noise variance {row['noise_variance']:.4g}, "
+            f"{seconds:.1f} s{left}",
+            flush=True,
+        )
 
     def _row(self, record: EpochRecord) -> dict[str, Any]:
         return asdict(self._units.record(record, self._n_components, self._n_seen))

@@ -19,11 +19,14 @@ from entrosparse._tables import TableRows, as_rows
 from entrosparse.errors import InputError
 from entrosparse.estimators._units import StandardizedRows, Units
 from entrosparse.inference import Inference, infer_in_chunks
-from entrosparse.model import SparseCodingModel
+from entrosparse.learning._rows import check_weights
+from entrosparse.model import SparseCodingModel, check_device
 from entrosparse.objectives import ElboTerms, entropy_elbo, pointwise_elbo
 from entrosparse.posteriors import Posterior
 from entrosparse.recipes import Recipe
 from entrosparse.statistics import Statistics
+
+_DEFAULT_COMPONENTS = 256  # Most latents, unless n_components says otherwise.
 
 
 class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -130,7 +133,7 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """
         values = self.score_samples(X)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, values[:, None], dtype=np.float64)
+            sample_weight = self._weights(sample_weight, len(values))
         return float(np.average(values, weights=sample_weight))
 
     def entropies(self, X: Any) -> ElboTerms:
@@ -179,7 +182,7 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     @property
     def _n_components(self) -> int:
-        return self.n_components or self.n_features_in_
+        return self.n_components or min(self.n_features_in_, _DEFAULT_COMPONENTS)
 
     @property
     def _n_features_out(self) -> int:
@@ -243,6 +246,7 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """Return checked rows, without reading a table that is on disk."""
         if not reset:
             check_is_fitted(self)
+        check_device(self.device)
         on_disk = hasattr(X, "shape") and hasattr(X, "dtype") and not hasattr(X, "__array_interface__")
         if on_disk and not scipy.sparse.issparse(X) and not hasattr(X, "__array_namespace__"):
             rows = as_rows(X)
@@ -258,13 +262,12 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         )
         return as_rows(X)
 
-    def _weights(self, sample_weight: Any, rows: TableRows) -> NDArray[np.float64] | None:
+    def _weights(self, sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None:
         if sample_weight is None:
             return None
-        like = np.broadcast_to(np.float64(0.0), (len(rows), 1))
+        like = np.broadcast_to(np.float64(0.0), (n_rows, 1))
         weights = _check_sample_weight(sample_weight, like, dtype=np.float64, ensure_non_negative=True)
-        if not weights.sum() > 0:
-            raise InputError("the 'sample_weight' parameter must have a weight above zero; got none")
+        check_weights(weights, n_rows)
         return weights
 
     def __sklearn_tags__(self) -> Any:

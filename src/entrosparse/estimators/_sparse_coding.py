@@ -47,7 +47,8 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     Parameters
     ----------
     n_components : int, default=None
-        Number of latents H; as many as features by default. It may exceed the number of features.
+        Number of latents H; by default as many as features, but at most 256. It may exceed the number of
+        features.
     covariance : {"diagonal", "low-rank", "full"} or Inference, default="diagonal"
         Covariance of the Gaussian posterior of each data point, or the solver that finds it.
     rank : int, default=5
@@ -86,7 +87,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     random_state : int, RandomState instance or None, default=None
         Initial dictionary and order of minibatches.
     verbose : int, default=0
-        Print a line for each epoch of minibatches.
+        Print a line for each epoch of minibatches, and for iterations 1, 2, 5, 10, 20, 50, ... of "batch".
 
     Attributes
     ----------
@@ -207,7 +208,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
                 self._fit_stream(X, sample_weight)
             else:
                 rows = self._rows(X, reset=True)
-                self._fit_rows(rows, self._weights(sample_weight, rows))
+                self._fit_rows(rows, self._weights(sample_weight, len(rows)))
         return self
 
     def _fit_stream(self, X: Iterator[Any], sample_weight: Any) -> None:
@@ -297,7 +298,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         with self._all_or_nothing():
             first = not hasattr(self, "components_")
             rows = self._rows(X, reset=first)
-            weights = self._weights(sample_weight, rows)
+            weights = self._weights(sample_weight, len(rows))
             units = Units.from_rows(rows, weights) if first else self._units
             if first:
                 self.n_iter_, self.history_, self.converged_ = 0, [], True

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from entrosparse.errors import InputError
 from entrosparse.learning import Batch, Learner
 
 
@@ -37,7 +38,14 @@ class Stream:
         """Return the weights of a batch in units of the first one's."""
         if sample_weight is None:
             return None if self.weight_unit == 1.0 else torch.full_like(x[:, 0], 1.0 / self.weight_unit)
-        return torch.as_tensor(sample_weight / self.weight_unit).to(x)
+        with np.errstate(over="ignore"):
+            relative, limit = sample_weight / self.weight_unit, torch.finfo(x.dtype).max ** 0.25
+        if relative.max() > limit:
+            raise InputError(
+                f"the 'sample_weight' parameter must be up to {limit:.2g} times the mean weight of the first "
+                f"batch, which is {self.weight_unit:.3g}; got {sample_weight.max():.3g}"
+            )
+        return torch.as_tensor(relative).to(x)
 
     def learned(self, learner: Learner, x: Tensor, row_weight: Tensor | None, n_iter: int) -> "Stream":
         """Return the stream after a batch, the ``n_iter``-th that the estimator learns from.

@@ -1,5 +1,6 @@
 """The units that an estimator learns in: data around their mean, with root mean square 1."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Self, final
 
@@ -9,18 +10,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entrosparse._tables import TableRows, as_rows
+from entrosparse.errors import InputError
 from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import ElboTerms
 from entrosparse.posteriors import Posterior
 
-_AT_ONCE = 8192  # rows
+_AT_ONCE = 8192  # Rows that are read together.
+
+# Least and largest size of data in each dtype. The noise variance, a small part of a square, must be a normal
+# float64, and codes must not overflow the dtype of the data.
+_SIZES = {np.dtype(np.float32): (1e-35, 1e35), np.dtype(np.float64): (1e-145, 1e145)}
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Centre and unit of data, in float64, so that values from 1e-30 to 1e30 are the same to the learner.
+    """Centre and unit of data, in float64, so that data of all sizes are the same to the learner.
 
     Data are ``mean + scale · x`` for what the learner sees as x; codes, λ and deviations are ``scale`` times
     what it finds, and log-densities lose ``log(scale)`` per entry seen.
@@ -28,9 +34,10 @@ class Units:
     Attributes
     ----------
     mean : ndarray of shape (D,)
-        Mean of the entries seen of each feature.
+        Mean of the entries seen of each feature; 0 where none was seen.
     scale : float
-        Root mean square of all entries seen, around the means; 1 for data without spread.
+        Root mean square of all entries seen, around the means. For data without spread it is that of the
+        means, or 1 if all are 0.
     """
 
     mean: NDArray[np.float64]
@@ -38,30 +45,79 @@ class Units:
 
     @classmethod
     def from_rows(cls, rows: TableRows, sample_weight: NDArray[np.float64] | None) -> Self:
-        """Return the units of data, read in blocks of rows."""
+        """Return the units of data, read in blocks of rows.
+
+        Raises
+        ------
+        InputError
+            If entries are infinite, none was seen, or the data are too large or too small to compute with.
+        """
         if sample_weight is None:
             sample_weight = np.broadcast_to(np.float64(1.0), len(rows))
         blocks = [slice(first, first + _AT_ONCE) for first in range(0, len(rows), _AT_ONCE)]
         count, total = np.zeros(rows.n_features), np.zeros(rows.n_features)
-        for block in blocks:
-            part = rows[block].astype(np.float64)
-            seen = ~np.isnan(part)
-            count += sample_weight[block] @ seen
-            total += sample_weight[block] @ np.where(seen, part, 0.0)
+        lowest, highest = np.full(rows.n_features, np.inf), np.full(rows.n_features, -np.inf)
+        with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
+            for block in blocks:
+                part = rows[block].astype(np.float64)
+                _refuse_infinite(part)
+                seen = ~np.isnan(part)
+                count += sample_weight[block] @ seen
+                total += sample_weight[block] @ np.where(seen, part, 0.0)
+                counted = part[sample_weight[block] > 0]
+                lowest = np.fmin(lowest, np.fmin.reduce(counted, initial=np.inf))
+                highest = np.fmax(highest, np.fmax.reduce(counted, initial=-np.inf))
+        (unseen,) = np.nonzero(count == 0.0)
+        if len(unseen) == rows.n_features:
+            raise InputError("the 'X' parameter must have an entry that was seen; got NaN alone")
+        if len(unseen):
+            warnings.warn(
+                f"nothing is learned of columns {', '.join(map(str, unseen))} of 'X', which hold NaN alone",
+                stacklevel=2,
+            )
+        least, most = _SIZES[rows.dtype]
+        size = float(max(-lowest.min(), highest.max()))
+        if size > most:
+            raise InputError(
+                f"the 'X' parameter must hold values up to {most:g} in {rows.dtype}; got {size:.3g}"
+            )
         mean = total / np.maximum(count, np.finfo(float).tiny)
+        mean = np.where(lowest == highest, lowest, mean)  # Rounding must not make a constant feature vary.
         parts = (np.abs(rows[block].astype(np.float64) - mean) for block in blocks)
         largest = max(float(np.nanmax(part, initial=0.0)) for part in parts)
-        if largest == 0.0:
-            return cls(mean, 1.0)
         squares = 0.0
-        for block in blocks:
+        for block in blocks if largest > 0.0 else ():
             centred = (rows[block].astype(np.float64) - mean) / largest
             squares += float(sample_weight[block] @ np.nansum(centred**2, axis=1))
-        return cls(mean, largest * float(np.sqrt(squares / count.sum())))
+        scale = largest * float(np.sqrt(squares / count.sum()))
+        if (lowest >= highest).all():
+            scale = float(np.sqrt(np.mean((mean / (size or 1.0)) ** 2))) * size or 1.0
+        if scale < least:
+            raise InputError(
+                f"the 'X' parameter must have a root mean square around its mean of at least {least:g} in "
+                f"{rows.dtype}; got {scale:.3g}"
+            )
+        return cls(mean, scale)
 
     def standardize(self, X: NDArray[Any]) -> Tensor:
-        """Return data in these units, in their own precision."""
-        return torch.as_tensor((X - self.mean.astype(X.dtype)) / X.dtype.type(self.scale))
+        """Return data in these units, in their own precision.
+
+        Raises
+        ------
+        InputError
+            If entries are infinite, or too far from the data that the units are of to compute with.
+        """
+        _refuse_infinite(X)
+        with np.errstate(over="ignore"):
+            x = (X - self.mean.astype(X.dtype)) / X.dtype.type(self.scale)
+        limit = float(np.finfo(X.dtype).max) ** 0.25
+        n_bad = int((np.abs(x) > limit).sum())
+        if n_bad:
+            raise InputError(
+                f"the 'X' parameter must differ from mean_ at most {limit:.2g} times {self.scale:.3g}, the "
+                f"spread of the data learned from, in {X.dtype}; got {n_bad} others"
+            )
+        return torch.as_tensor(x)
 
     # --- back to the units of the data
 
@@ -117,6 +173,14 @@ class Units:
         """Return by how much entropies of codes and of data change, in nats."""
         log_scale = float(np.log(self.scale))
         return n_components * log_scale, n_seen * log_scale
+
+
+def _refuse_infinite(X: NDArray[Any]) -> None:
+    n_bad = int(np.isinf(X).sum())
+    if n_bad:
+        raise InputError(
+            f"the 'X' parameter must be finite, or NaN where not seen; got {n_bad} infinite entries"
+        )
 
 
 def without_repeats(

@@ -1,8 +1,8 @@
 """Amortized inference: an encoder gives the posteriors, alone or before a few exact iterations (D.3)."""
 
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
-from typing import final
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,8 @@ class AmortizedInference:
     def differentiable(self, x: Tensor, model: SparseCodingModel) -> Posterior:
         """Return the posteriors of the rows of ``x`` (N, D), with gradients to the encoder's parameters.
 
-        Entries that were not seen (NaN) are 0 to the encoder.
+        Entries that were not seen (NaN) are 0 to the encoder. It computes in the dtype of its parameters, and
+        the posteriors are of the dtype of the data.
 
         Raises
         ------
@@ -54,9 +55,13 @@ class AmortizedInference:
             If a number is not finite, or a covariance not positive definite.
         """
         seen, _ = split_missing(x)
-        posterior = self.encoder(seen)
+        like = next(self.encoder.parameters(), seen)
+        posterior: Any = self.encoder(seen.to(like.dtype))
         self._check(posterior, (len(x), model.n_components))
-        return posterior
+        if like.dtype == x.dtype:
+            return cast(Posterior, posterior)
+        parts = {part.name: getattr(posterior, part.name).to(x.dtype) for part in fields(posterior)}
+        return cast(Posterior, replace(posterior, **parts))
 
     def rows_at_once(self, n_components: int) -> int:
         """Return how many data points to infer together so that memory stays bounded."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference._newton import precision_of
-from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfinished
+from entrosparse.inference._problem import EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
 
@@ -27,6 +27,7 @@ _LEAST_BLOCKS = 3  # Least number of blocks.
 _RELAXATION = 1.25  # Factor on the steps to the majorizers' minima; beyond 4/3 momentum is unstable.
 _TOLERATED_GROWTH = 1.1  # Ratio of squared steps up to which rounding may have made them grow.
 _CHECK_EVERY = 4  # Sweeps from one look at the residuals to the next.
+_PATIENCE = 250  # Looks without progress after which a data point is given up.
 _MAX_LOG_STEP = 1.0  # Largest change of log τ per sweep.
 
 
@@ -99,18 +100,21 @@ class DiagonalInference:
     ) -> Diagonal:
         mean, scale = (torch.empty_like(state.mean, memory_format=torch.contiguous_format) for _ in range(2))
         rows = torch.arange(len(mean), device=mean.device)
+        progress, n_left = Progress(mean, _PATIENCE), 0
         for iteration in range(1, self.max_iterations + 1):
             state = _sweep(problem, latents, curvature, state)
             if iteration % _CHECK_EVERY and iteration < self.max_iterations:
                 continue
             residual = problem.stationarity(Diagonal(state.mean, state.scale))
             mean[rows], scale[rows] = state.mean, state.scale
-            left = residual > self.tolerance
+            left, given_up = residual > self.tolerance, progress.has_ended(rows, residual)
+            n_left += int((left & given_up).sum())
+            left = left & ~given_up
             rows, state, problem = rows[left], state.rows(left), problem.rows(left)
             if len(rows) == 0:
                 break
-        else:
-            warn_unfinished(len(rows), len(mean), self.tolerance, self.max_iterations)
+        if n_left + len(rows) > 0:
+            warn_unfinished(n_left + len(rows), len(mean), self.tolerance, self.max_iterations)
         return Diagonal(mean, scale)
 
 

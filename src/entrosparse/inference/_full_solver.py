@@ -14,7 +14,7 @@ from torch import Tensor
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference._diagonal_solver import STARTING_SWEEPS
 from entrosparse.inference._newton import TrustRegion, inverse_cholesky_of, precision_of
-from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfinished
+from entrosparse.inference._problem import PATIENCE, EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Full, Posterior
 
@@ -56,7 +56,7 @@ class FullInference:
         mean, scale = start.mean.clone(), start.marginal_scale().clone()
         inverses = mean.new_empty(*mean.shape, mean.shape[1])
         at_once = max(1, _CACHED // mean.shape[1] ** 2 if mean.device.type == "cpu" else len(mean))
-        region, n_left = TrustRegion(mean), 0
+        region, progress, n_left = TrustRegion(mean), Progress(mean, PATIENCE), 0
 
         for rows in torch.split(torch.arange(len(mean), device=mean.device), at_once):
             for _ in range(self.max_iterations):
@@ -74,7 +74,9 @@ class FullInference:
                 change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is left over.
                 residual = torch.maximum(by_mean, (target.square() * change).sum(1))
                 region.report(rows, residual, free)
-                rows = rows[residual > self.tolerance]
+                left, given_up = residual > self.tolerance, progress.has_ended(rows, residual)
+                n_left += int((left & given_up).sum())
+                rows = rows[left & ~given_up]
                 if len(rows) == 0:
                     break
             n_left += len(rows)

@@ -25,7 +25,7 @@ from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import InputError
 from entrosparse.inference._diagonal_solver import STARTING_SWEEPS
 from entrosparse.inference._newton import TrustRegion, cholesky_of, precision_of
-from entrosparse.inference._problem import EStepProblem, check_finite, warn_unfinished
+from entrosparse.inference._problem import PATIENCE, EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import LowRank, Posterior
 
@@ -87,6 +87,7 @@ class LowRankInference:
         basis = weakest.expand(len(mean), -1, -1).clone()
         factor = torch.zeros_like(basis)
         rows, region = torch.arange(len(mean), device=mean.device), TrustRegion(mean)
+        progress, n_left = Progress(mean, PATIENCE), 0
         least_share = max(_LEAST_SHARE, torch.finfo(mean.dtype).eps ** 0.25)
 
         for _ in range(self.max_iterations):
@@ -109,12 +110,13 @@ class LowRankInference:
                 continue
             residual = part.stationarity(LowRank(nu, vectors, independent))
             region.report(rows, residual, free)
-            rows = rows[residual > self.tolerance]
+            left, given_up = residual > self.tolerance, progress.has_ended(rows, residual)
+            n_left += int((left & given_up).sum())
+            rows = rows[left & ~given_up]
             if len(rows) == 0:
                 break
-        else:
-            if self.tolerance > 0.0:
-                warn_unfinished(len(rows), len(mean), self.tolerance, self.max_iterations)
+        if self.tolerance > 0.0 and n_left + len(rows) > 0:
+            warn_unfinished(n_left + len(rows), len(mean), self.tolerance, self.max_iterations)
         check_finite(mean, scale, factor)
         return LowRank(mean, factor, scale)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from entrosparse.errors import NumericalError
 
 _MAX_STEP = 3.0  # Largest change of a mean per sweep, in posterior deviations.
+_MAX_SHARE = 1e-3  # Largest change of a mean per sweep, as a share of the largest mean, if that is more.
 _MAX_LOG_STEP = 1.0  # Largest change of the logarithm of a deviation per sweep.
 _MIN_DAMPING = 0.1  # Least factor on the steps of a data point.
 _JITTERS = (1e-6, 1e-4)  # What is added to a diagonal in turn, as a share of its mean.
@@ -40,7 +41,8 @@ class TrustRegion:
         damping = self._damping[rows]
         log_step = (target / scale).log().clamp(-_MAX_LOG_STEP, _MAX_LOG_STEP)
         scale = scale * torch.exp(damping * log_step)
-        share = (_MAX_STEP / (step / scale).abs().amax(1, keepdim=True)).clamp(max=1.0)
+        bound = (_MAX_SHARE * (mean / scale).abs().amax(1, keepdim=True)).clamp_min(_MAX_STEP)
+        share = (bound / (step / scale).abs().amax(1, keepdim=True)).clamp(max=1.0)
         free = (share == 1.0) & (log_step.abs().amax(1, keepdim=True) < _MAX_LOG_STEP)
         return mean - damping * share * step, scale, free
 

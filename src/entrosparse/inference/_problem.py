@@ -23,10 +23,13 @@ from torch import Tensor
 
 from entrosparse import errors
 from entrosparse.annealing import EntropyWeights
-from entrosparse.errors import NumericalError
+from entrosparse.errors import InputError, NumericalError
 from entrosparse.model import SparseCodingModel, split_missing
 from entrosparse.posteriors import Posterior
 from entrosparse.priors import Prior
+
+PATIENCE = 500  # Sweeps without progress after which solvers by Newton steps give a data point up.
+_FALL = 0.98  # Factor by which a residual must fall to count as progress.
 
 
 @final
@@ -49,6 +52,12 @@ class EStepProblem:
     def from_data(cls, x: Tensor, model: SparseCodingModel, weights: EntropyWeights) -> Self:
         """Return the problem of the rows of ``x`` under a model, at the weights γ, δ."""
         precision = weights.likelihood / model.noise_variance
+        limit = torch.finfo(precision.dtype).max ** 0.5
+        if not bool(precision <= limit):
+            raise InputError(
+                f"the 'noise_variance' of the model must be at least {weights.likelihood / limit:.2g} in "
+                f"{precision.dtype}; got {float(model.noise_variance):.2g}"
+            )
         loading = model.dictionary * precision
         prior_scale = model.prior.tempered_scale(model.prior_scale, weights.prior)
         seen, observed = split_missing(x)
@@ -109,6 +118,31 @@ def stationarity(
     return EStepProblem.from_data(x, model, weights).stationarity(posterior)
 
 
+@final
+class Progress:
+    """Knows which data points get no closer to their optimum, because rounding keeps them from it.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (N, H)
+        Any tensor with a row for each data point, of the dtype and device of the residuals.
+    patience : int
+        Looks at a residual in which it must fall by a fiftieth.
+    """
+
+    def __init__(self, mean: Tensor, patience: int) -> None:
+        self._best = torch.full_like(mean[:, 0], torch.inf)
+        self._waited = torch.zeros_like(self._best)
+        self._patience = patience
+
+    def has_ended(self, rows: Tensor, residual: Tensor) -> Tensor:
+        """Take note of the residuals of some rows; return for which of them progress has ended."""
+        better = residual < _FALL * self._best[rows]
+        self._best[rows] = torch.where(better, residual, self._best[rows])
+        self._waited[rows] = torch.where(better, 0.0, self._waited[rows] + 1.0)
+        return self._waited[rows] >= self._patience
+
+
 def check_finite(*tensors: Tensor) -> None:
     """Raise NumericalError unless all posteriors are finite."""
     if not all(bool(torch.isfinite(tensor.sum())) for tensor in tensors):
@@ -119,7 +153,7 @@ def warn_unfinished(n_left: int, n_rows: int, tolerance: float, max_iterations: 
     """Warn that data points are left above the tolerance."""
     warnings.warn(
         f"{n_left} of {n_rows} data points are above the tolerance {tolerance:g} after {max_iterations} "
-        "iterations; raise max_iterations or the tolerance",
+        "iterations, or got no closer for many; raise max_iterations or the tolerance, or work in float64",
         errors.ConvergenceWarning,
         stacklevel=4,
     )

@@ -14,6 +14,7 @@ from entrosparse.statistics import Statistics
 
 _LEAST_BATCHES = 20.0  # minibatches over which to average at least
 _NOISE_FLOOR = 1e-6  # least noise variance, as a share of the data's mean square
+_ROUNDING_SHARE = 0.01  # largest share of the data's mean square that rounding is taken to make up
 _SCALE_FLOOR = 1e-6  # least λ, as a share of the λ of H equal latents that make up all of the data
 _ANNEALING_SCALE_FLOOR = 0.48  # least λ while annealing, as a share of the data's root mean square
 
@@ -26,21 +27,24 @@ class Floors:
     Attributes
     ----------
     mean_square : Tensor of shape ()
-        Mean of ``x²`` over a sample of the data, in float64; entries that were not seen count as 0.
+        Mean of ``x²`` over a sample of the data, in float64; entries that were not seen count as 0. It is 1
+        for data of zeros alone, which have no size of their own.
+    noise_variance : Tensor of shape ()
+        Least noise variance, in squared data units and float64. It is 1e-6 of the mean square, or more for
+        data that were rounded: the variance of their rounding errors, but at most 0.01 of the mean square.
     """
 
     mean_square: Tensor
+    noise_variance: Tensor
 
     @classmethod
     def from_sample(cls, sample: Tensor) -> Self:
         """Return the floors that belong to data like this sample (N, D)."""
         x, _ = split_missing(sample)
-        return cls((torch.full_like(x[:, 0], 1.0 / len(x)) @ x.square().mean(1)).double())
-
-    @property
-    def noise_variance(self) -> Tensor:
-        """Least noise variance, in squared data units."""
-        return _NOISE_FLOOR * self.mean_square
+        mean_square = (torch.full_like(x[:, 0], 1.0 / len(x)) @ x.square().mean(1)).double()
+        mean_square = torch.where(mean_square > 0, mean_square, 1.0)
+        rounding = torch.minimum(_rounding_step(sample).square() / 12.0, _ROUNDING_SHARE * mean_square)
+        return cls(mean_square, torch.maximum(rounding, _NOISE_FLOOR * mean_square))
 
     def prior_scale(self, model: SparseCodingModel, weights: EntropyWeights) -> Tensor:
         """Return the least λ, in units of the codes.
@@ -57,6 +61,22 @@ class Floors:
     def reached(self, model: SparseCodingModel) -> bool:
         """Return whether the noise variance of a model is at its floor."""
         return bool(model.noise_variance <= self.noise_variance * (1.0 + 1e-6))
+
+
+def _rounding_step(sample: Tensor) -> Tensor:
+    """Return the step that data (N, D) were rounded to, in float64; 0 if they do not look rounded.
+
+    Data look rounded if, in each feature that varies, most values stand more than once. Their step is the
+    least difference of two values of a feature.
+    """
+    ascending = sample.sort(0).values
+    gaps = ascending.diff(dim=0)  # NaN, which entries not seen are, come last and are not above zero.
+    differ = gaps > 0
+    n_differences = differ.sum(0)
+    rounded = 2 * (n_differences + 1) <= (~sample.isnan()).sum(0)
+    if not bool((n_differences > 0).any()) or not bool(rounded[n_differences > 0].all()):
+        return sample.new_zeros((), dtype=torch.float64)
+    return gaps[differ].min().double()
 
 
 @final

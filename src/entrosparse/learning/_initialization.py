@@ -125,6 +125,12 @@ def initial_model(
         if tuple(atoms.shape) != (x.shape[1], n_components):
             wanted = (x.shape[1], n_components)
             raise InputError(f"the 'init' array must have shape {wanted}; got {tuple(atoms.shape)}")
+        lengths = atoms.norm(dim=0)
+        n_bad = int((~(lengths.isfinite() & (lengths > 0))).sum())
+        if n_bad:
+            raise InputError(
+                f"the 'init' array must have columns of finite length above zero; got {n_bad} others"
+            )
     atoms = unit_columns(atoms).contiguous()
     statistic, tiny = prior.statistic(x @ atoms), torch.finfo(x.dtype).tiny
     return SparseCodingModel(

@@ -9,7 +9,7 @@ from torch import Tensor
 from entrosparse.errors import InputError
 from entrosparse.learning._identity import rows_in_words
 from entrosparse.learning._learner import Learner
-from entrosparse.model import check_data
+from entrosparse.model import check_data, check_sample
 
 _STARTING_ROWS = 8192  # rows that learning starts from
 _WATCHED_ROWS = 2048  # training rows that the ELBO is taken of where no rows are held out
@@ -32,6 +32,21 @@ def watched_rows(n_rows: int) -> np.ndarray:
     return np.linspace(0, n_rows - 1, min(n_rows, _WATCHED_ROWS)).astype(int)
 
 
+def check_weights(sample_weight: Any, n_rows: int) -> None:
+    """Raise InputError unless there is a weight >= 0 for each row, and their sum is above zero and finite."""
+    weights = np.asarray(sample_weight, np.float64)
+    if weights.shape != (n_rows,):
+        raise InputError(f"the 'sample_weight' parameter must have shape ({n_rows},); got {weights.shape}")
+    if not (weights >= 0).all():
+        raise InputError(f"the 'sample_weight' parameter must be >= 0; got {(~(weights >= 0)).sum()} others")
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not 0 < total < np.inf:
+        raise InputError(
+            f"the 'sample_weight' parameter must have a finite sum above zero; got a sum of {total}"
+        )
+
+
 @final
 class Source:
     """Where batches come from, checked and brought to the device, and the rows that are reported on."""
@@ -52,15 +67,18 @@ class Source:
         self._data, self._device = data, device
         self._sample_weight: np.ndarray | None = None
         if sample_weight is not None:  # only relative weights count, so their mean is made 1
+            check_weights(sample_weight, self.n_rows)
             self._sample_weight = np.asarray(sample_weight) / np.mean(sample_weight, dtype=np.float64)
         first = torch.randperm(self.n_rows, generator=generator)[:_STARTING_ROWS].sort().values
         if learner.sees_all_rows:
             first = torch.arange(self.n_rows)
         self.sample = self._read(data, first)
+        check_sample(self.sample, "data")
         self.weight_of_sample = self._weight_of(first)
         self.watched: Tensor | None = None
         if heldout is not None:
-            self.watched = self._read(heldout, torch.arange(len(heldout)))
+            self.watched = self._read(heldout, torch.arange(len(heldout)), "heldout")
+            check_sample(self.watched, "heldout")
             if self.sample.shape[1] != self.watched.shape[1]:
                 raise InputError(
                     f"the held-out data must have {self.sample.shape[1]} columns; got {self.watched.shape[1]}"
@@ -84,9 +102,9 @@ class Source:
             "sample_weight": self._sample_weight,
         }
 
-    def _read(self, rows: Rows, index: Tensor) -> Tensor:
+    def _read(self, rows: Rows, index: Tensor, name: str = "data") -> Tensor:
         x = torch.as_tensor(rows[index.numpy()])
-        check_data(x)
+        check_data(x, name)
         return x.to(self._device)
 
     def _weight_of(self, index: Tensor) -> Tensor | None:

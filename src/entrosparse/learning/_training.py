@@ -15,6 +15,7 @@ from entrosparse import errors
 from entrosparse.annealing import EntropyWeights, Schedule, get_schedule
 from entrosparse.errors import InputError, NumericalError
 from entrosparse.inference import Inference
+from entrosparse.learning._averages import Floors
 from entrosparse.learning._checkpoints import Checkpoints
 from entrosparse.learning._history import Callback, EpochRecord
 from entrosparse.learning._initialization import initial_model
@@ -24,7 +25,7 @@ from entrosparse.learning._snapshots import Snapshot, Task
 from entrosparse.learning._threads import as_many_threads_as_help
 from entrosparse.learning._turns import Turn, evaluate
 from entrosparse.metrics import dead_latents, gini
-from entrosparse.model import SparseCodingModel
+from entrosparse.model import SparseCodingModel, check_device
 from entrosparse.priors import Laplace, Prior
 
 _SPARSITY_ROWS = 256  # rows of a turn over all training rows that the Gini index is taken of
@@ -131,6 +132,7 @@ def train(
     for name, value in (("n_components", n_components), ("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
             raise InputError(f"the '{name}' parameter must be an integer >= 1; got {value}")
+    check_device(device)
     if len(data) < 1 or (heldout is not None and len(heldout) < 1):
         raise InputError("the training data and the held-out data must have at least one row each")
     generator = torch.Generator().manual_seed(seed)
@@ -173,9 +175,10 @@ def train(
     converged = learner.converged(course.state)
     at_noise_floor = learner.at_noise_floor(course.state)
     if at_noise_floor:
+        share = float(course.state.model.noise_variance / Floors.from_sample(source.sample).mean_square)
         warnings.warn(
-            "the noise variance reached its floor, so the ELBO has no upper bound on these data; use fewer "
-            "components or data with noise",
+            f"the noise variance reached its floor, {share:.2g} of the data's mean square, without which the "
+            "ELBO would have no upper bound; use fewer components (n_components) or data with noise",
             errors.ConvergenceWarning,
             stacklevel=2,
         )

@@ -74,8 +74,13 @@ def take_turn(
         scales.append(posterior.marginal_scale())
     statistics = reduce(add, records)
     prior_scale, noise_variance = optimal_scales(statistics)
+    least = torch.finfo(x.dtype).tiny ** 0.4  # For data of zeros, both fall for ever.
     return Turn(
-        replace(model, prior_scale=prior_scale.to(x), noise_variance=noise_variance.to(x)),
+        replace(
+            model,
+            prior_scale=prior_scale.to(x).clamp_min(least),
+            noise_variance=noise_variance.to(x).clamp_min(least),
+        ),
         entropy_elbo(statistics, weights),
         Diagonal(torch.cat(means), torch.cat(scales)),
         statistics,
