@@ -73,7 +73,7 @@ def test_equal_weights_of_any_size_are_no_weights(data, algorithm):
 def test_weights_of_batches_that_pass_once_are_bounded_by_the_first():
     stream = coding().partial_fit(X32)
     with pytest.raises(
-        InputError, match="'sample_weight' parameter must be up to 4.3e.09 times the mean weight"
+        InputError, match=r"'sample_weight' parameter must be up to 4.3e.09 times the mean weight"
     ):
         stream.partial_fit(X32, sample_weight=np.full(200, 1e40))
 
@@ -154,7 +154,7 @@ def test_the_device_is_checked_before_work(method):
 def test_a_model_without_noise_is_refused(solver):
     model = SparseCodingModel(torch.eye(6)[:, :3], torch.ones(3), torch.tensor(1e-40))
     with pytest.raises(
-        InputError, match="'noise_variance' of the model must be at least 5.4e-20 in torch.float32"
+        InputError, match=r"'noise_variance' of the model must be at least 5.4e-20 in torch.float32"
     ):
         solver(torch.tensor(X32), model)
 

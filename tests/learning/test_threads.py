@@ -1,6 +1,6 @@
 import warnings
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -51,24 +51,33 @@ def test_learning_small_models_uses_one_thread(two_threads, generator):
 
 def test_fits_side_by_side_leave_threads_and_warnings_as_they_were(two_threads, generator):
     data = make_model(6, 3, generator, torch.float32).sample(200, generator)[0].numpy()
-    both_learn, after, filters = Barrier(2, timeout=60), [], list(warnings.filters)
+    after, filters, begun, ended = [], list(warnings.filters), Event(), Event()
 
-    class Meeting(Callback):
-        """Makes each fit wait for the other once, so that both are at work at the same time."""
+    class First(Callback):
+        """Waits in the middle of its fit until the other fit is in the middle too."""
 
         def on_epoch(self, model, record):
             if record.epoch == 1:
-                both_learn.wait()
+                second.start()
+                assert begun.wait(60)
 
-    def fit():
-        train(OnlineEM(), data, n_components=3, epochs=2, callbacks=(Meeting(),))
+    class Second(Callback):
+        """Waits in the middle of its fit until the other fit has ended."""
+
+        def on_epoch(self, model, record):
+            if record.epoch == 1:
+                begun.set()
+                assert ended.wait(60)
+
+    def fit(callback, done):
+        train(OnlineEM(), data, n_components=3, epochs=2, callbacks=(callback,))
         after.append(torch.get_num_threads())
+        done.set()
 
-    fits = [Thread(target=fit) for _ in range(2)]
-    for thread in fits:
-        thread.start()
-    for thread in fits:
-        thread.join()
+    first, second = (Thread(target=fit, args=pair) for pair in ((First(), ended), (Second(), Event())))
+    first.start()
+    first.join()
+    second.join()
     later = Thread(target=lambda: after.append(torch.get_num_threads()))
     later.start()
     later.join()
