@@ -92,9 +92,9 @@ class FitConfig:
                 raise InputError(
                     f"the '{parameter.name}' parameter must be an integer >= {minimum}; got {value!r}"
                 )
-            if not isinstance(value, parameter.type):
-                kind = parameter.type.__name__
-                raise InputError(f"the '{parameter.name}' parameter must be a {kind}; got {value!r}")
+            kind = type(parameter.default)
+            if minimum is None and not isinstance(value, kind):
+                raise InputError(f"the '{parameter.name}' parameter must be a {kind.__name__}; got {value!r}")
             maximum = parameter.metadata["maximum"]
             if minimum is not None and value > maximum:
                 raise InputError(
