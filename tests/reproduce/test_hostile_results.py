@@ -19,7 +19,7 @@ def out(tmp_path, monkeypatch):
     def run(config):
         figure = plots.draw_fields(np.eye(4), np.ones(4), (2, 2))
         pictures = (Picture("one", "A.", (figure,)), Picture("two", "B.", (figure, figure), ("a", "b")))
-        return Result("data", (Claim("it holds", "yes", "yes", True),), pictures, (), {})
+        return Result("data", (Claim("it holds", "yes", True, "yes"),), pictures, (), {})
 
     experiment = Experiment("Toy", "Fig. 0", {"smoke": Config()}, run)
     monkeypatch.setattr(running, "get_experiment", lambda name: experiment)
