@@ -431,9 +431,10 @@ WAYS_TO_LEARN = {
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("factor", [1e-6, 1.0 / 1797, 1e6])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("way", WAYS_TO_LEARN)
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize(
+    ("way", "dtype"), [*((way, np.float64) for way in WAYS_TO_LEARN), ("online", np.float32)]
+)
 def test_only_relative_weights_matter(digits, way, dtype, factor):
     X = digits[:900, 16:48].astype(dtype)
     weights = 0.5 + np.random.default_rng(0).random(len(X))

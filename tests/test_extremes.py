@@ -38,7 +38,7 @@ def coding(**options):
             r"'X' parameter must have a root mean square .* at least 1e-145 .* got 2\.\d+e-200",
         ),
         (X * 1e160, None, r"'X' parameter must hold values up to 1e\+145 in float64; got .*e\+161"),
-        (np.sign(X32) * np.float32(3e38), None, r"'X' parameter must hold values up to 1e\+35 in float32"),
+        (np.sign(X32) * np.float32(3e38), None, r"'X' parameter must hold values up to 1e\+37 in float32"),
         (np.full((7, 3), 1e-200), None, "'X' parameter must have a root mean square"),
         (X * np.nan, None, "'X' parameter must have an entry that was seen; got NaN alone"),
         (

@@ -50,7 +50,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         options = _parser().parse_args(_config_first(arguments))
         code = _COMMANDS[options.command](options[options.command])
-        sys.stdout.flush()
+        print(end="", flush=True)  # A reader that has gone away is met here and not at the end of Python.
         return code
     except (EntrosparseError, argparse.ArgumentError) as error:
         return _fail(str(error), FAILED)
@@ -80,7 +80,7 @@ def _fail(message: str, code: int) -> int:
 def _print(line: str, stream: TextIO | None = None) -> None:
     """Print a line that cannot steer the terminal, with "?" for what the terminal cannot show."""
     stream = stream or sys.stdout
-    encoding = stream.encoding or "utf-8"
+    encoding = getattr(stream, "encoding", None) or "utf-8"  # A process may have no stream at all.
     print(printable(line).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
 
 

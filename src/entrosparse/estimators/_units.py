@@ -20,7 +20,7 @@ _AT_ONCE = 8192  # Rows that are read together.
 
 # Least and largest size of data in each dtype. The noise variance, a small part of a square, must be a normal
 # float64, and codes must not overflow the dtype of the data.
-_SIZES = {np.dtype(np.float32): (1e-35, 1e35), np.dtype(np.float64): (1e-145, 1e145)}
+_SIZES = {np.dtype(np.float32): (1e-35, 1e37), np.dtype(np.float64): (1e-145, 1e145)}
 
 
 @final
