@@ -41,7 +41,7 @@ from entrosparse.metrics import match_atoms
 
 VARIANTS = {
     "default": SparseCoding(),
-    "full": SparseCoding(covariance="full"),
+    "full": SparseCoding(covariance="full", max_epochs=100),
     "encoder": SparseCoding(inference="encoder", max_epochs=3),
 }
 MORE_CHECKS = [
