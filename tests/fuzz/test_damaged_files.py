@@ -8,7 +8,7 @@ import sys
 import pytest
 
 # What libtiff says begins with the file's name as Pillow gives it, or with the name of a function.
-LIBTIFF = re.compile(r"(tempfile\.tif: |\w*TIFF|LZW|Zip|ZIP|PackBits|Fax|JPEG)")
+LIBTIFF = re.compile(r"(tempfile\.tif: |MissingRequired: |\w*TIFF|LZW|Zip|ZIP|PackBits|Fax|JPEG)")
 
 # What is loaded, and the memory in bytes by which the process may grow meanwhile.
 MEMORY = {"model": 50e6, "run": 50e6, "checkpoints": 50e6, "images": 400e6}

@@ -69,14 +69,18 @@ def _rounding_step(sample: Tensor) -> Tensor:
     Data look rounded if, in each feature that varies, most values stand more than once. Their step is the
     least difference of two values of a feature.
     """
-    ascending = sample.sort(0).values
-    gaps = ascending.diff(dim=0)  # NaN, which entries not seen are, come last and are not above zero.
-    differ = gaps > 0
-    n_differences = differ.sum(0)
-    rounded = 2 * (n_differences + 1) <= (~sample.isnan()).sum(0)
-    if not bool((n_differences > 0).any()) or not bool(rounded[n_differences > 0].all()):
-        return sample.new_zeros((), dtype=torch.float64)
-    return gaps[differ].min().double()
+    step = float("inf")
+    for features in torch.split(sample, 8, dim=1):  # The first feature that is not rounded ends the search.
+        ascending = features.sort(0).values
+        gaps = ascending.diff(dim=0)  # NaN, which entries not seen are, come last and are not above zero.
+        differ = gaps > 0
+        n_differences = differ.sum(0)
+        varies, n_seen = n_differences > 0, (~features.isnan()).sum(0)
+        if not bool((2 * (n_differences + 1) <= n_seen)[varies].all()):
+            return sample.new_zeros((), dtype=torch.float64)
+        if bool(varies.any()):
+            step = min(step, float(gaps[differ].min()))
+    return sample.new_full((), step if step < float("inf") else 0.0, dtype=torch.float64)
 
 
 @final
