@@ -41,6 +41,7 @@ def test_damaged_files_are_refused_or_sound(tmp_path, request, target, count):
     report = json.loads(done.stdout)
     loaded, refused = (sum(report[kind].values()) for kind in ("loaded", "refused"))
     assert loaded + refused == count
-    assert min(loaded, refused) > 0  # The damage is neither harmless nor always fatal.
+    # The damage is neither harmless nor always fatal; a run or a checkpoint knows nearly every change.
+    assert min(loaded, refused) > (0 if target in ("run", "checkpoints") else 0.01 * count)
     assert report["slowest"][0] < 1.0
     assert report["memory"] < MEMORY[target]
