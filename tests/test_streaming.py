@@ -9,7 +9,7 @@ import zarr
 
 from conftest import make_model
 from entrosparse import SparseCoding
-from entrosparse.errors import InputError
+from entrosparse.errors import ConvergenceWarning, InputError
 
 
 @pytest.fixture
@@ -55,6 +55,31 @@ def test_batches_that_pass_once(table):
         by_hand.partial_fit(table[k : k + 50])
     np.testing.assert_array_equal(coding.components_, by_hand.components_)
     assert coding.n_iter_ == 30
+
+
+def test_a_stream_at_its_noise_floor_warns_once(rng):
+    """Data without spread are at the floor; noise that comes later lifts the variance off it."""
+    still, moving = np.tile([1.0, 2.0, 4.0], (50, 1)), rng.normal(size=(500, 3))
+    coding = SparseCoding(2, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="noise variance reached its floor, 1e-06 of") as caught:
+        coding.partial_fit(still).partial_fit(still)
+    assert len(caught) == 1
+    assert not coding.converged_
+    coding.partial_fit(moving)
+    assert coding.converged_
+    with pytest.warns(ConvergenceWarning, match="noise variance reached its floor") as caught:
+        coding.fit(iter([still] * 3))
+    assert len(caught) == 1
+    assert not coding.converged_
+
+
+def test_a_stream_shows_its_progress(table, capsys):
+    SparseCoding(4, random_state=0, verbose=1).fit(table[k : k + 50] for k in range(0, 600, 50))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"batch {k}" for k in (1, 2, 5, 10)]
+    assert all("ELBO" in line and "noise variance" in line for line in lines)
+    SparseCoding(4, random_state=0).partial_fit(table[:50])
+    assert not capsys.readouterr().out
 
 
 def test_tables_that_are_no_tables(tmp_path):

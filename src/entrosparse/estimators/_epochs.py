@@ -26,7 +26,22 @@ except ImportError:  # an older scikit-learn
         return method
 
 
-__all__ = ["CallbackSupportMixin", "HistoryInUnits", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "HistoryInUnits", "print_batch", "with_callbacks"]
+
+
+def print_batch(number: int, elbo: float, noise_variance: float) -> None:
+    """Print a line on a batch that passes once; of many batches, on a few."""
+    if _is_milestone(number):
+        _print(f"batch {number}", elbo, noise_variance)
+
+
+def _is_milestone(count: int) -> bool:
+    """Return whether a count is 1, 2, 5, 10, 20, 50, ..."""
+    return str(count).rstrip("0") in ("1", "2", "5")
+
+
+def _print(which: str, elbo: float, noise_variance: float, time: str = "") -> None:
+    print(f"{which}: ELBO {elbo:.4f} nats per sample, noise variance {noise_variance:.4g}{time}", flush=True)
 
 
 @final
@@ -109,17 +124,13 @@ class HistoryInUnits(Callback):
         """Print a line on an epoch; of the many short ones of a learner that sees all rows, on a few."""
         epoch, seconds = row["epoch"], row["seconds"]
         if self._sees_all_rows:
-            if str(epoch).rstrip("0") not in ("1", "2", "5"):
+            if not _is_milestone(epoch):
                 return
             which, left = f"iteration {epoch} of at most {self._max_epochs}", ""
         else:
             which = f"epoch {epoch} of {self._max_epochs}"
             left = f", about {seconds / epoch * (self._max_epochs - epoch):.0f} s left" if epoch else ""
-        print(
-            f"{which}: ELBO {row['elbo']:.4f} nats per sample, noise variance {row['noise_variance']:.4g}, "
-            f"{seconds:.1f} s{left}",
-            flush=True,
-        )
+        _print(which, row["elbo"], row["noise_variance"], f", {seconds:.1f} s{left}")
 
     def _row(self, record: EpochRecord) -> dict[str, Any]:
         return asdict(self._units.record(record, self._n_components, self._n_seen))

@@ -16,7 +16,7 @@ from entrosparse import _tables
 from entrosparse._tables import TableRows
 from entrosparse.annealing import SCHEDULES
 from entrosparse.errors import InputError
-from entrosparse.estimators._epochs import CallbackSupportMixin, HistoryInUnits, with_callbacks
+from entrosparse.estimators._epochs import CallbackSupportMixin, HistoryInUnits, print_batch, with_callbacks
 from entrosparse.estimators._fitted import FittedSparseCoding
 from entrosparse.estimators._stream import Stream
 from entrosparse.estimators._units import StandardizedRows, Units, without_repeats
@@ -87,7 +87,8 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     random_state : int, RandomState instance or None, default=None
         Initial dictionary and order of minibatches.
     verbose : int, default=0
-        Print a line for each epoch of minibatches, and for iterations 1, 2, 5, 10, 20, 50, ... of "batch".
+        Print a line for each epoch of minibatches, and for iterations 1, 2, 5, 10, 20, 50, ... of "batch" and
+        such batches of :meth:`partial_fit`.
 
     Attributes
     ----------
@@ -108,7 +109,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         Epochs that were run, or batches of :meth:`partial_fit`.
     converged_ : bool
         False exactly when ``fit`` warned with a :class:`~entrosparse.errors.ConvergenceWarning`: ``tol`` was
-        not reached, or the noise variance is at its floor.
+        not reached, or the noise variance is at its floor. :meth:`partial_fit` warns of the floor once.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only when the names of features are all strings.
@@ -301,7 +302,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             weights = self._weights(sample_weight, len(rows))
             units = Units.from_rows(rows, weights) if first else self._units
             if first:
-                self.n_iter_, self.history_, self.converged_ = 0, [], True
+                self.n_iter_, self.history_ = 0, []
             stream = None if first else self._stream
             x = units.standardize(rows[:]).to(self.device)
             if stream is None:
@@ -316,7 +317,10 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             self._stream = stream.learned(learner, x, row_weight, self.n_iter_)
             state = self._stream.state
             self._keep(units, state.model, self._inference_after(state.inference), reorder=False)
+            self.converged_ = not learner.at_noise_floor(state)
             self.elbo_ = self.score(X)
+            if self.verbose:
+                print_batch(self.n_iter_, self.elbo_, self.noise_variance_)
         return self
 
     # --- parts

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from entrosparse.errors import InputError
 from entrosparse.learning import Batch, Learner
+from entrosparse.learning._training import warn_of_noise_floor
 
 
 @final
@@ -27,12 +28,15 @@ class Stream:
         Sum of the weights so far, in that unit.
     n_batches : int
         Batches so far.
+    warned : bool
+        Whether a warning has told that the noise variance is at its floor.
     """
 
     weight_unit: float
     state: Any = None
     total_weight: float = 0.0
     n_batches: int = 0
+    warned: bool = False
 
     def relative(self, sample_weight: NDArray[np.float64] | None, x: Tensor) -> Tensor | None:
         """Return the weights of a batch in units of the first one's."""
@@ -57,4 +61,7 @@ class Stream:
         total_weight, n_batches = self.total_weight + size, self.n_batches + 1
         step_factor = min(1.0, size * n_batches / total_weight) * 2.0 / (1.0 + n_iter**0.5)
         state = learner.step(self.state, Batch(x, sample_weight=row_weight, step_factor=step_factor))
-        return Stream(self.weight_unit, state, total_weight, n_batches)
+        warn = not self.warned and learner.at_noise_floor(state)
+        if warn:
+            warn_of_noise_floor(float(state.model.noise_variance))  # The data's mean square is their unit.
+        return Stream(self.weight_unit, state, total_weight, n_batches, self.warned or warn)

@@ -176,12 +176,7 @@ def train(
     at_noise_floor = learner.at_noise_floor(course.state)
     if at_noise_floor:
         share = float(course.state.model.noise_variance / Floors.from_sample(source.sample).mean_square)
-        warnings.warn(
-            f"the noise variance reached its floor, {share:.2g} of the data's mean square, without which the "
-            "ELBO would have no upper bound; use fewer components (n_components) or data with noise",
-            errors.ConvergenceWarning,
-            stacklevel=2,
-        )
+        warn_of_noise_floor(share)
     elif converged is False:
         warnings.warn(
             f"the objective still changed by more than the tolerance after {course.history[-1].epoch} "
@@ -192,6 +187,16 @@ def train(
     state = course.state
     done = converged is not False and not at_noise_floor
     return TrainingResult(state.model, course.history, state.inference, done)
+
+
+def warn_of_noise_floor(share: float) -> None:
+    """Warn that the noise variance is at its floor, which is that share of the data's mean square."""
+    warnings.warn(
+        f"the noise variance reached its floor, {share:.2g} of the data's mean square, without which the "
+        "ELBO would have no upper bound; use fewer components (n_components) or data with noise",
+        errors.ConvergenceWarning,
+        stacklevel=3,
+    )
 
 
 @final
