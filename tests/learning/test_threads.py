@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from threading import Event, Thread
@@ -84,6 +86,39 @@ def test_fits_side_by_side_leave_threads_and_warnings_as_they_were(two_threads, 
     assert after == [2, 2, 2]
     assert torch.get_num_threads() == 2
     assert warnings.filters == filters
+
+
+WORKERS = """
+import multiprocessing, os, sys
+import joblib, numpy, torch
+from entrosparse import SparseCoding
+
+def fit():
+    X = numpy.random.default_rng(0).normal(size=(1000, 64))
+    return SparseCoding(64, init="random", max_epochs=3, random_state=0).fit(X).score(X), os.getpid()
+
+if __name__ == "__main__":
+    way, n_threads = sys.argv[1], int(sys.argv[2])
+    torch.set_num_threads(n_threads)
+    here = fit()
+    if way == "loky":
+        (there,) = joblib.Parallel(2, timeout=60)([joblib.delayed(fit)()])
+    else:
+        with multiprocessing.get_context(way).Pool(1) as pool:
+            there = pool.apply_async(fit).get(60)
+    assert there[1] != here[1] and abs(there[0] - here[0]) < 1e-3, (here, there)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
+@pytest.mark.parametrize(("way", "n_threads"), [("spawn", 2), ("loky", 2), ("fork", 1)])
+def test_workers_compute_after_a_fit(tmp_path, way, n_threads):
+    """As docs/robustness.md says that they should be started: a forked one hangs after two threads."""
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    command = [sys.executable, script, way, str(n_threads)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_nothing_that_learns_silences_warnings():
