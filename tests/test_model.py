@@ -1,4 +1,6 @@
+import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -106,6 +108,38 @@ def test_load_refuses_damaged_and_missing_files(tmp_path, generator):
         SparseCodingModel.load(path)
     with pytest.raises(FileFormatError, match="does not exist"):
         SparseCodingModel.load(tmp_path / "none.safetensors")
+
+
+def test_load_refuses_a_file_that_is_too_large_before_it_is_read(tmp_path):
+    """A file of holes takes no room on the disk, but would in memory."""
+    shapes = {"dictionary": [2**14, 2**13], "prior_scale": [2**13], "noise_variance": []}
+    header, end = {"__metadata__": {"format": "entrosparse-model-1", "prior": "laplace"}}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    content = json.dumps(header).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(content).to_bytes(8, "little") + content)
+    os.truncate(path, 8 + len(content) + end)
+    with pytest.raises(FileFormatError, match="must have at most 536,870,912 bytes; it has"):
+        SparseCodingModel.load(path)
+
+
+def test_save_refuses_what_load_would(tmp_path, generator, monkeypatch):
+    monkeypatch.setattr("entrosparse.model.LARGEST_FILE", 200)
+    with pytest.raises(InputError, match="a saved model must have at most 200 bytes; got"):
+        make_model(5, 3, generator).save(tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_load_follows_links_and_waits_for_no_pipe(tmp_path, generator):
+    make_model(5, 3, generator).save(tmp_path / "model.safetensors")
+    (tmp_path / "link").symlink_to(tmp_path / "model.safetensors")
+    assert SparseCodingModel.load(tmp_path / "link").n_features == 5
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(FileFormatError, match="must be a regular file"):
+            SparseCodingModel.load(path)
 
 
 def test_shapes_that_disagree_are_refused():

@@ -54,17 +54,17 @@ def open_regular(path: str | os.PathLike[str], follow_links: bool = True) -> Bin
     return open(path, "rb", opener=open_if_regular)
 
 
-def open_ours(path: Path, limit: int) -> BinaryIO:
-    """Open a file of a folder that the package wrote: a regular one, no link, of at most ``limit`` bytes.
+def open_ours(path: Path, limit: int, follow_links: bool = False) -> BinaryIO:
+    """Open a file that the package wrote: a regular one, no link, of at most ``limit`` bytes.
 
     Raises
     ------
     OSError
         If the file cannot be opened.
     FileFormatError
-        If it is not such a file.
+        If it is not such a file; a link is one if links are followed.
     """
-    file = open_regular(path, follow_links=False)
+    file = open_regular(path, follow_links)
     size = os.fstat(file.fileno()).st_size
     if size > limit:
         file.close()

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from entrosparse._files import write_atomically
+from entrosparse._files import open_ours, write_atomically
 from entrosparse.closed_form import LOG_2PI
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.priors import PRIORS, Laplace, Prior
 
 _FORMAT = "entrosparse-model-1"
 _UNIT_TOLERANCE = 1e-3
+LARGEST_FILE = 2**29  # Bytes of a model that is saved or loaded.
 
 
 @final
@@ -153,13 +154,16 @@ class SparseCodingModel:
         Raises
         ------
         InputError
-            If the prior is not one of the package: the file holds its name alone, and could not be read back.
+            If the file could not be read back: it would be too large, or the prior is not one of the package,
+            of which the file holds the name alone.
         """
         if PRIORS.get(self.prior.name) != self.prior:
             known = ", ".join(PRIORS)
             raise InputError(f"the 'prior' of a model that is saved must be one of {known}; got {self.prior}")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
         data = safetensors_bytes(tensors, metadata={"format": _FORMAT, "prior": self.prior.name})
+        if len(data) > LARGEST_FILE:
+            raise InputError(f"a saved model must have at most {LARGEST_FILE:,} bytes; got {len(data):,}")
         write_atomically(path, lambda stream: stream.write(data))
 
     @classmethod
@@ -169,11 +173,14 @@ class SparseCodingModel:
         Raises
         ------
         FileFormatError
-            If the file is missing, damaged, holds other tensors, or holds values that are not a model.
+            If the file is missing, too large, no regular file, damaged, or holds what is not a model.
         """
         expected = {"dictionary": 2, "prior_scale": 1, "noise_variance": 0}
         try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
+            with (
+                open_ours(Path(path), LARGEST_FILE, follow_links=True),
+                safetensors.safe_open(str(path), framework="pt") as file,
+            ):
                 metadata = file.metadata() or {}
                 if metadata.get("format") != _FORMAT or metadata.get("prior") not in PRIORS:
                     raise FileFormatError(f"'{path}' is not an entrosparse model of a version known here")

@@ -46,7 +46,7 @@ from entrosparse._files import (
 from entrosparse.app.config import FitConfig
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import Callback, EpochRecord
-from entrosparse.model import SparseCodingModel
+from entrosparse.model import LARGEST_FILE, SparseCodingModel
 
 FORMAT = 1
 _N_EXAMPLES = 12
@@ -58,7 +58,7 @@ _MOST_BYTES = {
     "config.json": 2**22,
     "history.csv": 2**25,
     "examples.npz": 2**25,
-    "model.safetensors": 2**29,
+    "model.safetensors": LARGEST_FILE,
 }
 
 Content = TypeVar("Content")
