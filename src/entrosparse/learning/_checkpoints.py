@@ -36,7 +36,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from entrosparse._files import write_atomically
+from entrosparse._files import read_ours, write_atomically
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning._history import EpochRecord
 from entrosparse.learning._identity import digest
@@ -334,20 +334,12 @@ def _record(row: list[float]) -> EpochRecord:
 
 def _sealed_bytes(path: Path, limit: int) -> bytes:
     """Return the bytes of a file that are as the manifest beside it says."""
-    manifest = json.loads(_bytes(path.with_name(_MANIFEST), _TEXT_LIMIT))
+    manifest = json.loads(read_ours(path.with_name(_MANIFEST), _TEXT_LIMIT))
     if manifest["format"] != _FORMAT:
         raise ValueError(f"the format must be {_FORMAT}; got {manifest['format']!r}")
-    content = _bytes(path, limit)
+    content = read_ours(path, limit)
     if manifest["files"][path.name] != _seal(content):
         raise ValueError(f"'{path.name}' is not as it was written")
-    return content
-
-
-def _bytes(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"'{path.name}' must have at most {limit} bytes")
     return content
 
 

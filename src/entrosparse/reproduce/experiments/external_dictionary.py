@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from entrosparse._files import open_regular
 from entrosparse.app import plots
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import OnlineEM, evaluate, initial_model
@@ -111,7 +112,7 @@ def _given(config: ExternalDictionaryConfig) -> dict[str, _Learn]:
         f"field of {config.patch_size} x {config.patch_size} pixels per column"
     )
     try:
-        with open(config.dictionary, "rb") as file:
+        with open_regular(config.dictionary) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # damaged files make their readers raise nearly anything
         raise FileFormatError(f"{expected}; '{config.dictionary}' cannot be read as that") from error
