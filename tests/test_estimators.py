@@ -414,9 +414,9 @@ def test_partial_fit_learns_and_counts_by_weight(digits):
     assert scores[-1] > scores[0] + 1
     assert coding.n_iter_ == 6 * 17
     weighted, repeated = (SparseCoding(4, random_state=0) for _ in range(2))
-    counts = np.arange(50) % 3
-    weighted.partial_fit(digits[:50], sample_weight=counts)
-    repeated.partial_fit(np.repeat(digits[:50], counts, axis=0))
+    counts = np.arange(1200) % 3  # Few samples take a smaller step.
+    weighted.partial_fit(digits[:1200], sample_weight=counts)
+    repeated.partial_fit(np.repeat(digits[:1200], counts, axis=0))
     np.testing.assert_allclose(weighted.components_, repeated.components_, atol=1e-9)
     np.testing.assert_allclose(weighted.prior_scale_, repeated.prior_scale_, rtol=1e-9)
 

@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 import entrosparse._files
 from commands import SMALL, failure, write_images
+from conftest import untimed
 from entrosparse.app.cli import main
 from entrosparse.app.progress import FitProgress
 from entrosparse.app.runs import load_run
@@ -54,7 +54,7 @@ def test_fit_prints_a_line_an_epoch_when_not_on_a_terminal(images, tmp_path, cap
     assert main(["fit", str(images), *SMALL, "--out", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert lines[0].split() == ["epoch", "ELBO", "H[q(z)]", "H[p(z)]", "H[p(x|z)]", "seconds"]
+    assert lines[0].split() == ["epoch", "ELBO", "H[q(z)]", "H[p(z)]", "H[p(x|z)]", "seconds", "figures"]
     last = load_run(tmp_path / "run").history[-1]
     assert float(lines[3].split()[1]) == pytest.approx(last.elbo, abs=1e-3)
     assert lines[4:] == [f"wrote {tmp_path / 'run' / 'report.html'}"]
@@ -406,7 +406,7 @@ def assert_same_run(found, expected):
     found, expected = load_run(found), load_run(expected)
     for name in ("dictionary", "prior_scale", "noise_variance"):
         assert getattr(found.model, name).equal(getattr(expected.model, name))
-    rows = [[replace(record, seconds=0.0) for record in each.history] for each in (found, expected)]
+    rows = [untimed(each.history) for each in (found, expected)]
     assert rows[0] == rows[1]
     assert (found.info, found.examples.tolist()) == (expected.info, expected.examples.tolist())
 

@@ -6,12 +6,12 @@ import shutil
 import signal
 import sys
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from commands import SMALL, failure, process, write_images
+from conftest import untimed
 from entrosparse.app.cli import main
 from entrosparse.app.interruption import Interruption
 from entrosparse.app.runs import load_run
@@ -63,7 +63,7 @@ def test_a_signal_in_the_first_epoch_keeps_what_was_learned(uninterrupted, image
     found = load_run(out)
     for name in ("dictionary", "prior_scale", "noise_variance"):
         assert getattr(found.model, name).equal(getattr(uninterrupted.model, name))
-    rows = [[replace(record, seconds=0.0) for record in each.history] for each in (found, uninterrupted)]
+    rows = [untimed(each.history) for each in (found, uninterrupted)]
     assert rows[0] == rows[1]
 
 

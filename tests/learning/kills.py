@@ -45,7 +45,7 @@ def learn(learner, folder: Path) -> None:
         checkpoints=Checkpoints(folder / "checkpoints", 0.0),
     )
     result.model.save(folder / "model.safetensors")
-    records = [asdict(record) | {"seconds": 0.0} for record in result.history]
+    records = [asdict(record) | {"seconds": 0.0, "evaluation_seconds": 0.0} for record in result.history]
     (folder / "history.json").write_text(json.dumps(records))
 
 
@@ -96,7 +96,10 @@ def kill(target: Callable[[Path], None], place: Path, wanted: int, rng: np.rando
         folder = place / str(index)
         folder.mkdir()
         halves: set[Path] = set()
-        while not ends(target, folder, rng.uniform(0.0, duration)):
+        # A fork is slow at first, so the time it is given grows; else it might never get anywhere.
+        for attempt in itertools.count(1):
+            if ends(target, folder, rng.uniform(0.0, attempt * duration)):
+                break
             saving.append(not halves.issuperset(folder.rglob(".checkpoint-*")))
             halves.update(folder.rglob(".checkpoint-*"))
 

@@ -95,7 +95,7 @@ def test_low_rank_and_refinement_close_the_gap(task):
 
 def test_refined_learning_does_as_well_as_online_em(task):
     """Dictionaries are judged by exact inference, and averaged over starts, for optima differ."""
-    online, settings = OnlineEM(n_averaged=2000), {"n_components": 12, "init": "data"}
+    online, settings = OnlineEM(), {"n_components": 12, "init": "data"}
     learner = RefinedEM(replace(online, inference=DiagonalInference(tolerance=0.0, max_iterations=3)))
     heldout, reached = torch.tensor(task[2]), {}
     for name, each in (("refined", learner), ("plain", online)):

@@ -116,7 +116,7 @@ def test_batch_em_keeps_the_dtype(dtype):
 
 def test_batch_em_is_a_learner_like_the_others():
     """It anneals, tells callbacks of every iteration, and can be judged by held-out rows."""
-    x = make_model(8, 4, generator()).sample(300, generator(1))[0].numpy()
+    x = make_model(8, 4, generator()).sample(1250, generator(1))[0].numpy()
     seen = []
 
     class Watch(Callback):

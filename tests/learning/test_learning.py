@@ -8,8 +8,9 @@ from conftest import make_model
 from entrosparse.annealing import SCHEDULES, EntropyWeights
 from entrosparse.errors import ConvergenceWarning, InputError
 from entrosparse.images import bars
-from entrosparse.inference import DiagonalInference
+from entrosparse.inference import STARTING_SWEEPS, DiagonalInference
 from entrosparse.learning import (
+    Batch,
     Callback,
     OnlineEM,
     evaluate,
@@ -17,8 +18,10 @@ from entrosparse.learning import (
     exact_sweep,
     initial_model,
     preconditioned_step,
+    take_turn,
     train,
 )
+from entrosparse.learning._m_step import scale_step
 from entrosparse.metrics import match_atoms
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import optimal_scales
@@ -136,7 +139,7 @@ def test_train_repeats_with_the_seed(patches):
 def test_annealing_ends_as_well_as_no_annealing(patches, annealing):
     """Compared with a run that has as many epochs at γ = δ = 1."""
     _, data, heldout = patches
-    learner, epochs, settings = OnlineEM(n_averaged=1000), 40, {"n_components": 12, "batch_size": 100}
+    learner, epochs, settings = OnlineEM(), 40, {"n_components": 12, "batch_size": 100}
     annealed = train(learner, data, heldout, epochs=epochs, annealing=annealing, **settings)
     plain_epochs = sum(SCHEDULES[annealing](i) == EntropyWeights() for i in range(epochs))
     plain = train(learner, data, heldout, epochs=plain_epochs, **settings)
@@ -177,7 +180,7 @@ def test_callback_sees_every_batch_and_epoch(patches):
 def test_noiseless_data_hit_the_floor(generator):
     model = make_model(12, 3, generator)
     data = (model.prior.sample(300, model.prior_scale, generator) @ model.dictionary.T).numpy()
-    learner, start = OnlineEM(n_averaged=1), {"n_components": 3, "init": model.dictionary}
+    learner, start = OnlineEM(), {"n_components": 3, "init": model.dictionary}
     with pytest.warns(ConvergenceWarning, match="floor"):
         result = train(learner, data, data[:50], epochs=40, batch_size=30, **start)
     assert float(result.model.noise_variance) == pytest.approx(1e-6 * float((data**2).mean()), rel=1e-3)
@@ -205,13 +208,76 @@ def test_bad_arguments_are_named(change, message):
         train(OnlineEM(), **arguments)
 
 
-def test_overcomplete_learning_gains_by_a_short_memory(generator):
-    """Which it has by default."""
-    model = make_model(6, 14, generator, torch.float32)
-    data, heldout = (model.sample(n, generator)[0].numpy() for n in (4000, 200))
-    default, plain = (
-        train(learner, data, heldout, n_components=14, epochs=10, batch_size=100)
-        for learner in (OnlineEM(), OnlineEM(n_averaged=100_000))
-    )
-    assert default.model.noise_variance < 0.95 * plain.model.noise_variance
-    assert default.history[-1].elbo > plain.history[-1].elbo + 0.1
+@pytest.mark.parametrize("n_components", [4, 14])
+def test_lengthened_steps_of_scales_rest_at_the_optimum_and_are_there_sooner(generator, n_components):
+    model = make_model(6, n_components, generator)
+    x = model.sample(500, generator)[0]
+    away = replace(model, prior_scale=3.0 * model.prior_scale, noise_variance=5.0 * model.noise_variance)
+    plain = lengthened = away
+    for _ in range(15):
+        plain = take_turn(x, plain, STARTING_SWEEPS).model
+        lengthened = scale_step(lengthened, take_turn(x, lengthened, STARTING_SWEEPS).statistics, 1.0)
+    ends = [float(take_turn(x, each, STARTING_SWEEPS).terms.elbo) for each in (plain, lengthened)]
+    assert ends[1] > ends[0] + (0.01 if n_components == 14 else -1e-3)
+    for _ in range(300):
+        lengthened = scale_step(lengthened, take_turn(x, lengthened, STARTING_SWEEPS).statistics, 1.0)
+    optimal = take_turn(x, lengthened, DiagonalInference(1e-6)).model
+    torch.testing.assert_close(lengthened.noise_variance, optimal.noise_variance, rtol=5e-3, atol=0.0)
+    used = lengthened.prior_scale > 0.01 * lengthened.prior_scale.max()
+    torch.testing.assert_close(lengthened.prior_scale[used], optimal.prior_scale[used], rtol=0.01, atol=0.0)
+
+
+def test_the_model_is_never_below_its_start(patches):
+    """Minibatches of other data lead away from a good start."""
+    _, data, heldout = patches
+    good = train(OnlineEM(), data, heldout, n_components=6, epochs=20, batch_size=100).model
+    noise = np.random.default_rng(0).standard_normal(data.shape).astype(data.dtype)
+    seen = []
+
+    class Recorder(Callback):
+        def on_epoch(self, model, record):
+            seen.append(model)
+
+    with pytest.warns(ConvergenceWarning, match="below its start, which is kept"):
+        result = train(
+            OnlineEM(),
+            noise,
+            heldout,
+            n_components=6,
+            init=good.dictionary,
+            epochs=3,
+            callbacks=(Recorder(),),
+        )
+    assert result.history[-1].elbo < result.history[0].elbo
+    assert torch.equal(result.model.dictionary, seen[0].dictionary)
+    assert torch.equal(result.model.dictionary, seen[-1].dictionary)
+    assert not result.converged
+
+
+def test_the_averaged_model_is_good_at_every_moment(patches):
+    _, data, heldout = patches
+    result = train(OnlineEM(), data, heldout, n_components=6, epochs=10, batch_size=50)
+    elbo = [record.elbo for record in result.history]
+    assert min(elbo) > elbo[0] - 0.1
+
+
+def test_the_average_does_better_than_where_the_steps_are_taken(generator):
+    model = make_model(40, 20, generator, torch.float32)
+    x, heldout = (model.sample(n, generator)[0] for n in (512 * 60, 1000))
+    learner = OnlineEM()
+    state = learner.start(initial_model(x[:5000], 20, "data", Laplace(), generator), x[:5000], generator)
+    for batch in x.split(512):
+        state = learner.step(state, Batch(batch))
+    moving, averaged = (float(evaluate(each, heldout).terms.elbo) for each in (state.moving, state.model))
+    assert averaged > moving + 0.1
+
+
+def test_averages_start_afresh_when_the_entropy_weights_change(patches, generator):
+    x, learner = torch.tensor(patches[1]), OnlineEM()
+    state = learner.start(initial_model(x, 6, "ica", Laplace(), generator), x, generator)
+    for _ in range(5):
+        state = learner.step(state, Batch(x))
+    assert state.n_rows == 5 * len(x)
+    state = learner.step(state, Batch(x, EntropyWeights(2.0, 1.0)))
+    assert state.n_rows == len(x)
+    torch.testing.assert_close(state.mean_dictionary, state.moving.dictionary)

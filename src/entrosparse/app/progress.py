@@ -11,7 +11,8 @@ from rich.text import Text
 from entrosparse.learning import Callback, EpochRecord
 from entrosparse.model import SparseCodingModel
 
-_HEADER = f"{'epoch':>5} {'ELBO':>10} {'H[q(z)]':>10} {'H[p(z)]':>10} {'H[p(x|z)]':>10} {'seconds':>8}"
+_COLUMNS = ("ELBO", "H[q(z)]", "H[p(z)]", "H[p(x|z)]", "seconds", "figures")
+_HEADER = " ".join(["epoch", *(f"{name:>10}" for name in _COLUMNS)])
 
 
 @final
@@ -61,7 +62,8 @@ class FitProgress(Callback):
         """Print the line of the epoch."""
         self._bar.console.print(
             f"{record.epoch:5d} {record.elbo:10.3f} {record.posterior_entropy:10.3f} "
-            f"{record.prior_entropy:10.3f} {record.likelihood_entropy:10.3f} {record.seconds:8.1f}"
+            f"{record.prior_entropy:10.3f} {record.likelihood_entropy:10.3f} {record.seconds:10.1f} "
+            f"{record.evaluation_seconds:10.1f}"
         )
         self._bar.update(self._task, epoch=min(record.epoch + 1, self._epochs))
 

@@ -238,7 +238,7 @@ def summarise(run: Run) -> dict[str, str]:
         "sparsity of the codes (Gini)": f"{end.gini_mean:.3f} ± {end.gini_std:.3f}",
         "epochs": f"{end.epoch} of {run.info.config.epochs}",
         "patches seen": f"{end.samples_seen:,}",
-        "learning time": f"{end.seconds:.1f} s",
+        "learning time": f"{end.seconds:.1f} s, and {end.evaluation_seconds:.1f} s for the figures",
     }
 
 

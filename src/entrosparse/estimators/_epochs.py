@@ -101,7 +101,9 @@ class HistoryInUnits(Callback):
         if sees_all_rows:
             self._n_seen = float(np.average((~np.isnan(rows[:])).sum(1), weights=sample_weight))
         else:
-            self._n_seen = float((~np.isnan(rows[watched_rows(len(rows))])).sum(1).mean())
+            watched = watched_rows(len(rows), sample_weight)
+            row_weight = None if sample_weight is None else sample_weight[watched]
+            self._n_seen = float(np.average((~np.isnan(rows[watched])).sum(1), weights=row_weight))
         self._verbose, self._max_epochs, self._sees_all_rows = estimator.verbose, max_epochs, sees_all_rows
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:

@@ -102,7 +102,8 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         Mean of the training data.
     elbo_ : float
         ELBO in nats per sample, of training data: of all for "batch", and of at most 2,048 samples, spread
-        evenly over the data, for "online". For a bound on new data call :meth:`score` with them.
+        evenly over the data, for "online", or of about as many last ones after :meth:`partial_fit`. For a
+        bound on new data call :meth:`score` with them.
     history_ : list of dict
         An :class:`~entrosparse.learning.EpochRecord` of the same data per epoch, in the units of the data.
     n_iter_ : int
@@ -278,9 +279,9 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     def partial_fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Learn from one minibatch, by a step of online EM, or of an encoder.
 
-        The first batch fixes the centre and the unit of the data, and the unit of the weights, of which only
-        relative values matter. Running statistics weigh batches by their size. The step falls with the square
-        root of the number of batches; a batch below their mean size takes a smaller one.
+        While there are fewer than 8,192 samples they are kept, and learning begins again from all of them
+        each time that their number has doubled. Then centre and unit of the data are fixed, and nothing is
+        kept. Batches count by their weight, of which only relative values matter.
 
         Parameters
         ----------
@@ -300,25 +301,28 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             first = not hasattr(self, "components_")
             rows = self._rows(X, reset=first)
             weights = self._weights(sample_weight, len(rows))
-            units = Units.from_rows(rows, weights) if first else self._units
             if first:
                 self.n_iter_, self.history_ = 0, []
-            stream = None if first else self._stream
-            x = units.standardize(rows[:]).to(self.device)
-            if stream is None:
-                stream = Stream(1.0 if weights is None else float(weights.mean()))
-            row_weight = stream.relative(weights, x)
-            if stream.state is None:
+
+            def begin(x: torch.Tensor, row_weight: torch.Tensor | None) -> Any:
                 generator = torch.Generator().manual_seed(self._seeds()[0])
-                start = (x, self._n_components, self._initial_dictionary(), self._recipe().prior_part)
-                model = initial_model(*start, generator, row_weight) if first else self._model.to(x)
-                stream.state = learner.start(model, x, generator)
+                if model is not None:
+                    return learner.start(model.to(x), x, generator)
+                start = (x, self._n_components, dictionary, self._recipe().prior_part)
+                return learner.start(initial_model(*start, generator, row_weight), x, generator)
+
+            samples, stream = (np.array(rows[:]), weights), None if first else self._stream
+            dictionary, model = self._initial_dictionary(), None if first or stream else self._model
+            if first:
+                stream = Stream.first(samples, learner, begin, self.device)
+            else:
+                stream = (stream or Stream(self._units, self.device)).then(samples, learner, begin)
             self.n_iter_ += 1
-            self._stream = stream.learned(learner, x, row_weight, self.n_iter_)
-            state = self._stream.state
-            self._keep(units, state.model, self._inference_after(state.inference), reorder=False)
+            self._stream, state = stream, stream.state
+            self._keep(stream.units, stream.model, self._inference_after(state.inference), reorder=False)
             self.converged_ = not learner.at_noise_floor(state)
-            self.elbo_ = self.score(X)
+            terms, n_seen = stream.terms
+            self.elbo_ = float(self._units.terms(terms, self._n_components, n_seen).elbo)
             if self.verbose:
                 print_batch(self.n_iter_, self.elbo_, self.noise_variance_)
         return self

@@ -3,10 +3,9 @@
 from entrosparse.learning._adam import AdamLearner as AdamLearner
 from entrosparse.learning._adam import MakeEncoder as MakeEncoder
 from entrosparse.learning._adam import RefinedEM as RefinedEM
-from entrosparse.learning._averages import Floors as Floors
-from entrosparse.learning._averages import RunningState as RunningState
 from entrosparse.learning._batch_em import BatchEM as BatchEM
 from entrosparse.learning._checkpoints import Checkpoints as Checkpoints
+from entrosparse.learning._floors import Floors as Floors
 from entrosparse.learning._history import Callback as Callback
 from entrosparse.learning._history import EpochRecord as EpochRecord
 from entrosparse.learning._initialization import DICTIONARIES as DICTIONARIES
@@ -17,6 +16,7 @@ from entrosparse.learning._learner import LearnerState as LearnerState
 from entrosparse.learning._m_step import exact_sweep as exact_sweep
 from entrosparse.learning._m_step import preconditioned_step as preconditioned_step
 from entrosparse.learning._online_em import OnlineEM as OnlineEM
+from entrosparse.learning._online_em import OnlineState as OnlineState
 from entrosparse.learning._rows import Rows as Rows
 from entrosparse.learning._training import TrainingResult as TrainingResult
 from entrosparse.learning._training import train as train

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from entrosparse.errors import NumericalError
 from entrosparse.inference import AmortizedInference, DiagonalEncoder, Inference, RefinedInference
-from entrosparse.learning._averages import Floors, RunningState
+from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
-from entrosparse.learning._online_em import OnlineEM
+from entrosparse.learning._online_em import OnlineEM, OnlineState
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import entropy_elbo, optimal_scales
 from entrosparse.statistics import Statistics
 
 _DICTIONARY_RATE = 5.0  # learning rate of the dictionary, in times of that of the encoder
+_NEWEST = 0.05  # share of the newest minibatch in λ and σ²
 
 MakeEncoder = Callable[[Tensor, SparseCodingModel, torch.Generator], nn.Module]
 """Makes an encoder from a sample of the data, the initial model and a source of randomness."""
@@ -30,8 +31,8 @@ class AdamState:
 
     Attributes
     ----------
-    running : RunningState
-        The model, whose λ and σ² follow running averages, and the inference.
+    running : OnlineState
+        The model, whose λ and σ² follow the minibatches, and the inference.
     amortized : AmortizedInference
         The encoder.
     optimizer : torch.optim.Adam
@@ -40,7 +41,7 @@ class AdamState:
         State of PyTorch's own random generator for the encoder, which dropout draws from.
     """
 
-    running: RunningState
+    running: OnlineState
     amortized: AmortizedInference
     optimizer: torch.optim.Adam
     noise: Tensor
@@ -85,7 +86,7 @@ class AdamLearner(Learner):
         """Return the state before learning."""
         amortized = AmortizedInference(self.encoder(sample, model, generator).eval())
         return AdamState(
-            RunningState(model, amortized, Floors.from_sample(sample)),
+            OnlineState(model, amortized, Floors.from_sample(sample), model.dictionary),
             amortized,
             torch.optim.Adam(
                 [
@@ -111,9 +112,16 @@ class AdamLearner(Learner):
         record, noise = _ascend(state, batch, unit_columns(dictionary), *rates)
         with torch.no_grad():
             dictionary.copy_(unit_columns(dictionary))
-            averages = state.running.average(record, batch.weights)
-            running = state.running.follow(dictionary.detach().clone(), averages)
-            return replace(state, running=running, noise=noise)
+            kept, running = dictionary.detach().clone(), state.running
+            prior_scale, noise_variance = optimal_scales(record)
+            model = replace(
+                running.moving,
+                dictionary=kept,
+                prior_scale=torch.lerp(running.moving.prior_scale, prior_scale.to(kept), _NEWEST),
+                noise_variance=torch.lerp(running.moving.noise_variance, noise_variance.to(kept), _NEWEST),
+            )
+            moving = running.floors.raised(model, batch.weights)
+            return replace(state, running=replace(running, moving=moving, mean_dictionary=kept), noise=noise)
 
     def at_noise_floor(self, state: AdamState) -> bool:
         """Return whether the noise variance had to be kept from falling to zero."""

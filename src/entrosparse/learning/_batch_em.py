@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from entrosparse.inference import LEARNING_SWEEPS, Inference
-from entrosparse.learning._averages import Floors
+from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._m_step import preconditioned_step
 from entrosparse.learning._turns import Turn, take_turn

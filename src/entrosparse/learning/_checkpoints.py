@@ -306,7 +306,7 @@ def _read_snapshot(path: Path, numbers: dict[str, int | float], into: Snapshot, 
         history = [_record(row) for row in rows.tolist()]
         torch.Generator().set_state(found["generator"])
         snapshot = into.restored(numbers, found, history)
-        snapshot.state.model.validate()
+        snapshot.validate()
         epochs = [record.epoch for record in history]
         if not (
             0 < snapshot.position <= task.n_rows

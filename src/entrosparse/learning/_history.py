@@ -20,7 +20,7 @@ class EpochRecord:
     epoch : int
         0 is the state before learning.
     seconds : float
-        Time spent learning so far, the start included and evaluation left out.
+        Time spent learning so far, the start included.
     samples_seen : int
         Data points learned from so far.
     elbo, posterior_entropy, prior_entropy, likelihood_entropy : float
@@ -33,6 +33,8 @@ class EpochRecord:
         Gini index of the posterior means: mean and standard deviation over the data points.
     dead_latents : int
         Number of latents that carry no information on the data.
+    evaluation_seconds : float
+        Time spent so far on the figures of this history, which is not in ``seconds``.
     """
 
     epoch: int
@@ -48,6 +50,14 @@ class EpochRecord:
     gini_mean: float
     gini_std: float
     dead_latents: int
+    evaluation_seconds: float = 0.0
+
+
+def ends_below_start(history: Sequence[EpochRecord], by: float = 0.0) -> bool:
+    """Return whether learning without annealing has come to an ELBO that is below that of its start."""
+    first, last = history[0], history[-1]
+    unchanged = all((record.gamma, record.delta) == (1.0, 1.0) for record in history)
+    return unchanged and first.epoch == 0 and last.elbo < first.elbo - by
 
 
 class Callback:
@@ -60,4 +70,7 @@ class Callback:
         """Be told after each batch."""
 
     def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> bool | None:
-        """Be told before learning (epoch 0) and after each epoch; return True to end learning."""
+        """Be told before learning (epoch 0) and after each epoch; return True to end learning.
+
+        The model is the one that would be kept now: the start, while learning is below it.
+        """

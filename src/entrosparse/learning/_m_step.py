@@ -1,12 +1,16 @@
-"""M-steps: pure functions from statistics to a new dictionary (λ and σ² are in closed form, Eq. 10, 11)."""
+"""M-steps: pure functions from statistics to a new dictionary, and to λ and σ²."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from entrosparse.model import SparseCodingModel, unit_columns
+from entrosparse.objectives import optimal_scales
 from entrosparse.statistics import Statistics
 
-_MAX_DETERMINED = 0.8  # largest share of the posterior precision that is taken to come from the data
+_MAX_DETERMINED = 0.9  # largest share of the posterior precision that is taken to come from the data
+_LEAST_SHARE = 0.1  # least share of its way that a logarithm of λ or σ² is taken to go in one EM step
 
 
 def exact_sweep(dictionary: Tensor, statistics: Statistics) -> Tensor:
@@ -28,7 +32,12 @@ def exact_sweep(dictionary: Tensor, statistics: Statistics) -> Tensor:
 
 
 def preconditioned_step(
-    model: SparseCodingModel, batch: Statistics, running: Statistics, likelihood: float, step_size: float
+    model: SparseCodingModel,
+    batch: Statistics,
+    running: Statistics,
+    likelihood: float,
+    step_size: float,
+    free_overlap: float = 1.0,
 ) -> Tensor:
     """Return the dictionary after one approximate Newton step on a minibatch.
 
@@ -36,8 +45,8 @@ def preconditioned_step(
     crawls inside the span of W when noise is small, because there the codes follow the atoms: with the codes
     eliminated, the curvature of column h is ``A_hh s (I − f W Wᵀ)`` for orthogonal atoms, where
     ``f = s E[τ²]`` is the share of the posterior precision that comes from the data. Its inverse gives the
-    step ``(R + W diag(f/(1 − f)) Wᵀ R) diag(A)⁻¹``; division by ‖WᵀW‖ and f ≤ 0.8 keep it from
-    overshooting where atoms are not orthogonal or nearly all posterior precision comes from the data.
+    step ``(R + W diag(f/(1 − f)) Wᵀ R) diag(A)⁻¹``; division by ‖WᵀW‖ and f ≤ 0.9 keep it from overshooting
+    where atoms are not orthogonal or the data give nearly all precision.
 
     Parameters
     ----------
@@ -49,17 +58,65 @@ def preconditioned_step(
         δ, in ``s = δ/σ²``.
     step_size : float
         1 would be a full Newton step.
+    free_overlap : float
+        ‖WᵀW‖ up to which atoms are taken as orthogonal; 1 if they are, and 2 if two of them coincide.
     """
-    dictionary, precision = model.dictionary, likelihood / model.noise_variance
+    dictionary = model.dictionary
     second_moment = batch.second_moment.to(dictionary)
     gradient = batch.cross_moment.to(dictionary) - dictionary @ second_moment
-    determined = (precision.double() * running.posterior_variance).clamp(max=_MAX_DETERMINED)
-    gain = (determined / (1.0 - determined)).to(dictionary) / model.gram_norm
+    determined = _determined(model, running, likelihood).clamp(max=_MAX_DETERMINED)
+    overlap = (model.gram_norm / free_overlap).clamp(min=1.0)
+    gain = (determined / (1.0 - determined)).to(dictionary) / overlap
     gradient = _tangent(dictionary, gradient)
     step = gradient + dictionary @ (gain[:, None] * (dictionary.T @ gradient))
     scale = running.second_moment.diagonal().to(dictionary)
     step = step / scale.clamp_min(torch.finfo(scale.dtype).tiny)
     return unit_columns(dictionary + step_size * _tangent(dictionary, step))
+
+
+def scale_step(
+    model: SparseCodingModel, statistics: Statistics, likelihood: float, rate: float = 1.0
+) -> SparseCodingModel:
+    """Return the model after a step of λ and σ² towards their optimum (Eq. 10, 11), longer than EM's.
+
+    Posteriors follow λ and σ², and keep them near where they were: in one E-step and one M-step log λ_h goes
+    only about the share f_h of its way, because of deviations that the prior determines, and log σ² the share
+    1 − Σ_h f_h / D, because of those that the data determine, with ``f_h = s E[τ_h²]``. So the steps of the
+    logarithms are divided by these shares, but by 0.1 at least, and not lengthened beyond 1.
+
+    Parameters
+    ----------
+    model : SparseCodingModel
+        The λ and σ² that the posteriors belong to.
+    statistics : Statistics
+        Of the data.
+    likelihood : float
+        δ, in ``s = δ/σ²``.
+    rate : float
+        Weight of these data, in (0, 1], against those that λ and σ² were found from.
+    """
+    record = statistics.normalized()
+    determined = _determined(model, record, likelihood).clamp(max=1.0)
+    of_noise = 1.0 - determined.sum() / record.n_entries
+    prior_scale, noise_variance = optimal_scales(record)
+    return replace(
+        model,
+        prior_scale=_lengthened(model.prior_scale, prior_scale, determined, rate),
+        noise_variance=_lengthened(model.noise_variance, noise_variance, of_noise, rate),
+    )
+
+
+def _lengthened(old: Tensor, new: Tensor, share: Tensor, rate: float) -> Tensor:
+    tiny = torch.finfo(old.dtype).tiny ** 0.4  # For data of zeros, scales fall for ever.
+    step = torch.lerp(torch.ones_like(new), new / old.double(), rate).clamp_min(tiny).log()
+    bound = step.abs().clamp_min(1.0)
+    step = (step / share.clamp_min(_LEAST_SHARE)).clamp(-bound, bound)
+    return (old * step.exp()).to(old).clamp_min(tiny)
+
+
+def _determined(model: SparseCodingModel, record: Statistics, likelihood: float) -> Tensor:
+    """Return ``f_h = s E[τ_h²]``: the share of the posterior precision of each latent that the data give."""
+    return likelihood / model.noise_variance.double() * record.posterior_variance
 
 
 def _tangent(dictionary: Tensor, direction: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from entrosparse.errors import InputError
+from entrosparse.learning._floors import Floors
 from entrosparse.learning._identity import rows_in_words
 from entrosparse.learning._learner import Learner
 from entrosparse.model import check_data, check_sample
@@ -27,9 +28,10 @@ class Rows(Protocol):
         ...
 
 
-def watched_rows(n_rows: int) -> np.ndarray:
+def watched_rows(n_rows: int, sample_weight: np.ndarray | None = None) -> np.ndarray:
     """Return the indices of the training rows that the ELBO is taken of where no rows are held out."""
-    return np.linspace(0, n_rows - 1, min(n_rows, _WATCHED_ROWS)).astype(int)
+    counted = np.arange(n_rows) if sample_weight is None else np.flatnonzero(sample_weight)
+    return counted[np.linspace(0, len(counted) - 1, min(len(counted), _WATCHED_ROWS)).astype(int)]
 
 
 def check_weights(sample_weight: Any, n_rows: int) -> None:
@@ -75,16 +77,23 @@ class Source:
         self.sample = self._read(data, first)
         check_sample(self.sample, "data")
         self.weight_of_sample = self._weight_of(first)
-        self.watched: Tensor | None = None
+        self.floors = Floors.from_sample(self.sample)
+        self.heldout: Tensor | None = None
         if heldout is not None:
-            self.watched = self._read(heldout, torch.arange(len(heldout)), "heldout")
-            check_sample(self.watched, "heldout")
-            if self.sample.shape[1] != self.watched.shape[1]:
+            self.heldout = self._read(heldout, torch.arange(len(heldout)), "heldout")
+            check_sample(self.heldout, "heldout")
+            if self.sample.shape[1] != self.heldout.shape[1]:
                 raise InputError(
-                    f"the held-out data must have {self.sample.shape[1]} columns; got {self.watched.shape[1]}"
+                    f"the held-out data must have {self.sample.shape[1]} columns; got {self.heldout.shape[1]}"
                 )
-        elif not learner.sees_all_rows:
-            self.watched = self._read(data, torch.from_numpy(watched_rows(self.n_rows)))
+        watched = torch.from_numpy(watched_rows(self.n_rows, self._sample_weight))
+        if not learner.sees_all_rows:
+            self.watched, self.weight_of_watched = self._read(data, watched), self._weight_of(watched)
+
+    @property
+    def reports_start(self) -> bool:
+        """Whether there are rows to report on before the first step."""
+        return self.heldout is not None or not self.sees_all_rows
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return some rows and their weights."""
@@ -98,7 +107,7 @@ class Source:
         blocks = (self._data[np.arange(k, min(k + _STARTING_ROWS, self.n_rows))] for k in firsts)
         return {
             "data": rows_in_words(blocks),
-            "heldout": self.watched,
+            "heldout": self.heldout,
             "sample_weight": self._sample_weight,
         }
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from entrosparse.learning._history import EpochRecord
 from entrosparse.learning._identity import digest, parameters_of, words
+from entrosparse.model import SparseCodingModel
 
 _LONG = 200  # characters
 
@@ -76,6 +77,8 @@ class Snapshot:
         Time spent learning so far.
     history : list of EpochRecord
         The records so far.
+    evaluation_seconds : float
+        Time spent on them.
     """
 
     state: Any
@@ -83,6 +86,13 @@ class Snapshot:
     position: int
     seconds: float
     history: list[EpochRecord]
+    evaluation_seconds: float = 0.0
+
+    def validate(self) -> None:
+        """Raise InputError unless all models in it are such."""
+        for model in (self.state.model, *(part for _, part in _parts(self.state))):
+            if isinstance(model, SparseCodingModel):
+                model.validate()
 
     def numbers(self) -> dict[str, int | float]:
         """Return the numbers by their paths."""

@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, final
 
@@ -15,9 +16,8 @@ from entrosparse import errors
 from entrosparse.annealing import EntropyWeights, Schedule, get_schedule
 from entrosparse.errors import InputError, NumericalError
 from entrosparse.inference import Inference
-from entrosparse.learning._averages import Floors
 from entrosparse.learning._checkpoints import Checkpoints
-from entrosparse.learning._history import Callback, EpochRecord
+from entrosparse.learning._history import Callback, EpochRecord, ends_below_start
 from entrosparse.learning._initialization import initial_model
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._rows import Rows, Source
@@ -30,6 +30,9 @@ from entrosparse.priors import Laplace, Prior
 
 _SPARSITY_ROWS = 256  # rows of a turn over all training rows that the Gini index is taken of
 _REPORT_TOLERANCE = 0.01  # nats per data point
+_REPORT_TURNS = 4  # at most, from the λ and σ² that were learned
+_NOTABLE = 0.1  # nats per data point
+_STARTING_TURNS = 20  # at most, from λ and σ² before learning, which are a guess
 
 
 @final
@@ -40,12 +43,14 @@ class TrainingResult:
     Attributes
     ----------
     model : SparseCodingModel
+        The last one or, if its reported ELBO is below that of the start, the start.
     history : list of EpochRecord
         One record for each epoch, and one before learning unless the learner sees all rows.
     inference : Inference
         How the learner found its posteriors: a learned encoder, for one.
     converged : bool
-        False if the noise variance is at its floor, or if a learner that tells when it has converged had not.
+        False if the noise variance is at its floor, if learning ended below its start, or if a learner that
+        tells when it has converged had not.
     """
 
     model: SparseCodingModel
@@ -85,7 +90,7 @@ def train(
     heldout : Rows, optional
         Rows for the reported ELBO, never learned from; held in memory. Without them the reported ELBO is that
         of training rows: of all, as its last turn found it, for a learner that sees all rows, and else of at
-        most 2,048 that are spread evenly over the data.
+        most 2,048 that are spread evenly over the data. Those rows also give the λ and σ² of the model.
     n_components : int
         Number of latents H.
     init : {"ica", "data", "random"} or array of shape (D, H)
@@ -127,7 +132,8 @@ def train(
     -----
     ConvergenceWarning
         If the noise variance reached its floor: the data hold no noise that the model could tell from signal;
-        or if a learner that tells when it has converged had not.
+        if learning ended below its start by more than 0.1 nats; or if a learner that tells when it has
+        converged had not.
     """
     for name, value in (("n_components", n_components), ("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
@@ -165,28 +171,33 @@ def train(
                     "device": device,
                     "version": version("entrosparse"),
                 }
-                first_epoch = 1 if source.watched is None else 0
+                first_epoch = 0 if source.reports_start else 1
                 task = Task(settings | source.settings(), epochs, len(data), first_epoch)
                 course.keep(checkpoints, task)
             course.run()
         finally:
             if checkpoints is not None:
                 checkpoints.release()
-    converged = learner.converged(course.state)
-    at_noise_floor = learner.at_noise_floor(course.state)
+    converged = learner.converged(course.state) is not False
+    at_noise_floor, fell = learner.at_noise_floor(course.state), ends_below_start(course.history, _NOTABLE)
     if at_noise_floor:
-        share = float(course.state.model.noise_variance / Floors.from_sample(source.sample).mean_square)
-        warn_of_noise_floor(share)
-    elif converged is False:
+        warn_of_noise_floor(float(source.floors.noise_variance / source.floors.mean_square))
+    elif fell:
+        warnings.warn(
+            f"learning ended at an ELBO of {course.history[-1].elbo:.4g}, below its start, which is kept, at "
+            f"{course.history[0].elbo:.4g}; use more data or epochs, or fewer components (n_components)",
+            errors.ConvergenceWarning,
+            stacklevel=2,
+        )
+    elif not converged:
         warnings.warn(
             f"the objective still changed by more than the tolerance after {course.history[-1].epoch} "
             "epochs; raise the epochs (max_epochs) or the tolerance (tol)",
             errors.ConvergenceWarning,
             stacklevel=2,
         )
-    state = course.state
-    done = converged is not False and not at_noise_floor
-    return TrainingResult(state.model, course.history, state.inference, done)
+    done = converged and not at_noise_floor and not fell
+    return TrainingResult(course.model, course.history, course.state.inference, done)
 
 
 def warn_of_noise_floor(share: float) -> None:
@@ -238,7 +249,8 @@ class _Course:
         self._checkpoints: Checkpoints | None = None
         self._task: Task | None = None
         self._has_stepped = False
-        self._now = start
+        self._now = self._start = start
+        self.model: SparseCodingModel = start.state.model  # The one to keep.
 
     @property
     def state(self) -> Any:
@@ -261,7 +273,7 @@ class _Course:
 
     def run(self) -> None:
         """Learn until the epochs are over, the learner has converged, or a callback says so."""
-        if not self.history and self._source.watched is not None:
+        if not self.history and self._source.reports_start:
             self._report(0, self._schedule.weights[0])
         for epoch in range(self._epochs_done, len(self._schedule.weights)):
             self._learn(epoch)
@@ -326,15 +338,18 @@ class _Course:
 
     def _report(self, epoch: int, weights: EntropyWeights) -> bool:
         """Add a record to the history; return whether a callback wants to end learning."""
-        turn, n_looked_at = self._turn()
+        started = time.perf_counter()
+        model, turn, n_looked_at = self._judged(self.state, epoch)
         if not np.isfinite(float(turn.terms.elbo)):
             raise NumericalError(
                 f"the ELBO is not finite after epoch {epoch}; scale the data to unit variance"
             )
         sparsity = gini(turn.marginals.mean[:n_looked_at])
+        seconds = self._now.evaluation_seconds + time.perf_counter() - started
         record = EpochRecord(
             epoch=epoch,
             seconds=self._now.seconds,
+            evaluation_seconds=seconds,
             samples_seen=epoch * self._source.n_rows,
             elbo=float(turn.terms.elbo),
             posterior_entropy=float(turn.terms.posterior),
@@ -342,20 +357,32 @@ class _Course:
             likelihood_entropy=float(turn.terms.likelihood),
             gamma=weights.prior,
             delta=weights.likelihood,
-            noise_variance=float(self.state.model.noise_variance),
+            noise_variance=float(model.noise_variance),
             gini_mean=float(sparsity.mean()),
             gini_std=float(sparsity.std(correction=0)),
             dead_latents=int(dead_latents(turn.marginals).sum()),
         )
-        self._now = replace(self._now, history=[*self.history, record])
-        stops = [callback.on_epoch(self.state.model, record) for callback in self._callbacks]
+        self._now = replace(self._now, history=[*self.history, record], evaluation_seconds=seconds)
+        self.model = self._judged(self._start.state, 0)[0] if ends_below_start(self.history) else model
+        stops = [callback.on_epoch(self.model, record) for callback in self._callbacks]
         return any(stops)
 
-    def _turn(self) -> tuple[Turn, int]:
-        """Return what is reported on, and the number of its rows that sparsity is measured on."""
-        if self._source.watched is None:
-            turn = self._learner.turn(self.state)
-            assert turn is not None, "a learner that sees all rows must return the turn of its last step"
-            return turn, _SPARSITY_ROWS
-        state, watched = self.state, self._source.watched
-        return evaluate(state.model, watched, state.inference, _REPORT_TOLERANCE), len(watched)
+    def _judged(self, state: Any, epoch: int) -> tuple[SparseCodingModel, Turn, int]:
+        """Return the model to keep, what is reported on it, and how many rows sparsity is measured on."""
+        source, model = self._source, state.model
+        judge = partial(
+            evaluate,
+            inference=state.inference,
+            tolerance=_REPORT_TOLERANCE,
+            max_turns=_REPORT_TURNS if epoch else _STARTING_TURNS,
+            floors=source.floors,
+        )
+        if self._learner.sees_all_rows:
+            turn, n_rows = self._learner.turn(state), _SPARSITY_ROWS
+        else:  # The λ and σ² of learning belong to where its steps were taken.
+            turn = judge(model, source.watched, sample_weight=source.weight_of_watched)
+            model, n_rows = source.floors.raised(turn.model), len(source.watched)
+        if source.heldout is not None:
+            return model, judge(model, source.heldout), len(source.heldout)
+        assert turn is not None, "a learner that sees all rows must return the turn of its last step"
+        return model, turn, n_rows

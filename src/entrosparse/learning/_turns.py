@@ -11,7 +11,8 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference import STARTING_SWEEPS, DiagonalInference, Inference, infer_in_chunks
-from entrosparse.learning._m_step import exact_sweep
+from entrosparse.learning._floors import Floors
+from entrosparse.learning._m_step import exact_sweep, scale_step
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import ElboTerms, entropy_elbo, optimal_scales
 from entrosparse.posteriors import Diagonal
@@ -95,11 +96,14 @@ def evaluate(
     max_turns: int = 100,
     weights: EntropyWeights = EntropyWeights(),
     start: Diagonal | None = None,
+    sample_weight: Tensor | None = None,
+    floors: Floors | None = None,
 ) -> Turn:
     """Maximize objective (17) of ``x`` over posteriors, λ and σ², with the dictionary fixed.
 
     Turns are taken until the objective gains less than the tolerance, so the result judges the dictionary
-    alone, learned here or elsewhere. At the weights 1, 1 the objective is the ELBO (15).
+    alone, learned here or elsewhere. At the weights 1, 1 the objective is the ELBO (15). Between turns λ and
+    σ² take lengthened steps; after one that led down, a plain one.
 
     Parameters
     ----------
@@ -117,15 +121,23 @@ def evaluate(
         γ and δ.
     start : Diagonal, optional
         Means and deviations to start the first turn from.
+    sample_weight : Tensor of shape (N,), optional
+        Weights of the data points; one each by default.
+    floors : Floors, optional
+        Least λ and σ² to infer with.
     """
-    last, turns = float("-inf"), 0
-    while True:
-        turn = take_turn(x, model, inference, weights, start)
-        turns += 1
-        objective = float(turn.terms.objective)
-        if objective - last < tolerance or turns >= max_turns:
-            return turn
-        model, start, last = turn.model, turn.marginals, objective
+    best = turn = take_turn(x, model, inference, weights, start, sample_weight)
+    for _ in range(max_turns - 1):
+        hastened = turn is best
+        model = scale_step(model, turn.statistics, weights.likelihood) if hastened else best.model
+        model = model if floors is None else floors.raised(model, weights)
+        turn = take_turn(x, model, inference, weights, best.marginals, sample_weight)
+        gain = float(turn.terms.objective - best.terms.objective)
+        if gain > 0.0:
+            best = turn
+        if gain < tolerance and (gain >= 0.0 or not hastened):
+            break
+    return best
 
 
 def exact_em(

@@ -119,7 +119,7 @@ def _courses(data: PatchData, config: OptimizationConfig) -> dict[str, _Course]:
         if name in (_PAPER_EM, _LOW_RANK, _ONLINE):
             courses[name + _ANNEALED] = _learn(learner, data, config, annealing="prior")
     before = courses[_ONLINE]
-    full = OnlineEM(FullInference(0.0, 1), step_size=0.3, n_averaged=0)  # careful: σ² is small already
+    full = OnlineEM(FullInference(0.0, 1))
     further = _learn(full, data, config, epochs=config.more_epochs, init=before.models[-1].dictionary)
     courses[_FULL] = replace(
         further,

@@ -1,4 +1,4 @@
-"""Running averages of statistics, and a model whose λ and σ² follow them above floors."""
+"""Least values of λ and σ²."""
 
 from dataclasses import dataclass, replace
 from typing import Self, final
@@ -7,12 +7,8 @@ import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
-from entrosparse.inference import Inference
 from entrosparse.model import SparseCodingModel, split_missing
-from entrosparse.objectives import optimal_scales
-from entrosparse.statistics import Statistics
 
-_LEAST_BATCHES = 20.0  # minibatches over which to average at least
 _NOISE_FLOOR = 1e-6  # least noise variance, as a share of the data's mean square
 _ROUNDING_SHARE = 0.01  # largest share of the data's mean square that rounding is taken to make up
 _SCALE_FLOOR = 1e-6  # least λ, as a share of the λ of H equal latents that make up all of the data
@@ -58,6 +54,17 @@ class Floors:
             return _ANNEALING_SCALE_FLOOR * self.mean_square.sqrt()
         return _SCALE_FLOOR * torch.sqrt(self.mean_square * model.n_features / model.n_components)
 
+    def raised(
+        self, model: SparseCodingModel, weights: EntropyWeights = EntropyWeights()
+    ) -> SparseCodingModel:
+        """Return the model with λ and σ² at these values at least."""
+        prior_scale, dictionary = self.prior_scale(model, weights), model.dictionary
+        return replace(
+            model,
+            prior_scale=torch.maximum(model.prior_scale, prior_scale.to(dictionary)),
+            noise_variance=torch.maximum(model.noise_variance, self.noise_variance.to(dictionary)),
+        )
+
     def reached(self, model: SparseCodingModel) -> bool:
         """Return whether the noise variance of a model is at its floor."""
         return bool(model.noise_variance <= self.noise_variance * (1.0 + 1e-6))
@@ -81,68 +88,3 @@ def _rounding_step(sample: Tensor) -> Tensor:
         if bool(varies.any()):
             step = min(step, float(gaps[differ].min()))
     return sample.new_full((), step if step < float("inf") else 0.0, dtype=torch.float64)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Averages:
-    """Running averages of statistics.
-
-    Attributes
-    ----------
-    statistics : Statistics
-        The averages, of total weight 1.
-    total_weight : float
-        Sum of the weights of the data points that they hold.
-    weights : EntropyWeights
-        Their γ and δ: statistics at other entropy weights are forgotten.
-    """
-
-    statistics: Statistics
-    total_weight: float
-    weights: EntropyWeights
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class RunningState:
-    """What online learners carry from one minibatch to the next.
-
-    Attributes
-    ----------
-    model : SparseCodingModel
-        The current model.
-    inference : Inference
-        How posteriors are found, in learning and for the reported ELBO.
-    floors : Floors
-        Least λ and σ².
-    averages : Averages or None
-        None before the first minibatch.
-    """
-
-    model: SparseCodingModel
-    inference: Inference
-    floors: Floors
-    averages: Averages | None = None
-
-    def average(self, batch: Statistics, weights: EntropyWeights, n_rows: float = 0.0) -> Averages:
-        """Return the averages with a minibatch in them, over ``n_rows`` data points or 20 minibatches."""
-        last, size = self.averages, float(batch.total_weight)
-        batch = batch.normalized()
-        if last is None:
-            return Averages(batch, size, weights)
-        total_weight = size + (last.total_weight if weights == last.weights else 0.0)
-        rate = size / min(total_weight, max(n_rows, _LEAST_BATCHES * size))
-        return Averages(last.statistics * (1.0 - rate) + batch * rate, total_weight, weights)
-
-    def follow(self, dictionary: Tensor, averages: Averages) -> Self:
-        """Return the state with that dictionary, and λ and σ² at their optimum (Eq. 10, 11) above floors."""
-        prior_scale, noise_variance = optimal_scales(averages.statistics)
-        floor = self.floors.prior_scale(self.model, averages.weights)
-        model = replace(
-            self.model,
-            dictionary=dictionary,
-            prior_scale=torch.maximum(prior_scale, floor).to(dictionary),
-            noise_variance=torch.maximum(noise_variance, self.floors.noise_variance).to(dictionary),
-        )
-        return replace(self, model=model, averages=averages)
