@@ -156,7 +156,9 @@ def test_files_of_a_run_are_regular_and_of_bounded_size(run, tmp_path, capsys, n
     else:
         path.symlink_to(elsewhere if kind == "link" else "/dev/zero")
     for command in ("info", "resume", "report"):
-        assert name in failure(capsys, command, run)
+        message = failure(capsys, command, run)
+        assert name in message
+        assert kind != "large" or "must have at most" in message
 
 
 @pytest.mark.parametrize(

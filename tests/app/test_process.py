@@ -1,6 +1,5 @@
 """The command as a process of its own: signals, pipes, terminals and names of files."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -213,12 +212,11 @@ def test_a_full_disk_under_the_report_names_the_file_and_how_to_go_on(run, tmp_p
     assert not list(copy.glob(".*"))
 
 
-def test_a_failed_command_leaves_no_file_open(tmp_path):
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy", "a.npz", "a.mat"])
+def test_a_failed_command_leaves_no_file_open(tmp_path, name, capsys):
     """The descriptors that are open after a failed command are those that were open before."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("reads /proc")
+    (tmp_path / name).write_text("no picture")
     before = set(os.listdir("/proc/self/fd"))
-    (tmp_path / "a.png").write_text("no picture")
-    with contextlib.suppress(SystemExit):
-        main(["fit", str(tmp_path / "a.png"), *SMALL, "--out", str(tmp_path / "run")])
+    assert name in failure(capsys, "fit", tmp_path / name, *SMALL, "--out", tmp_path / "run")
     assert set(os.listdir("/proc/self/fd")) == before
