@@ -277,7 +277,7 @@ def test_averages_start_afresh_when_the_entropy_weights_change(patches, generato
     state = learner.start(initial_model(x, 6, "ica", Laplace(), generator), x, generator)
     for _ in range(5):
         state = learner.step(state, Batch(x))
-    assert state.n_rows == 5 * len(x)
+    assert state.n_blocks == 5 * len(x) / 64
     state = learner.step(state, Batch(x, EntropyWeights(2.0, 1.0)))
-    assert state.n_rows == len(x)
+    assert state.n_blocks == len(x) / 64
     torch.testing.assert_close(state.mean_dictionary, state.moving.dictionary)

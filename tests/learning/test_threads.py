@@ -1,8 +1,9 @@
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, get_ident
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from sklearn.decomposition import FastICA
 
 import entrosparse
 from conftest import make_model
+from entrosparse._threads import as_many_threads_as_help, in_threads
 from entrosparse.learning import Callback, OnlineEM, train
 from entrosparse.learning._initialization import _unmixing
-from entrosparse.learning._threads import as_many_threads_as_help
 
 
 @pytest.fixture
@@ -36,6 +37,43 @@ def test_small_work_uses_one_thread_and_gives_the_others_back(two_threads):
 def test_large_work_uses_those_that_were_set(two_threads):
     with as_many_threads_as_help(4096, 1024, 1024):
         assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("n_parts", [0, 1, 2, 3, 20])
+def test_parts_are_worked_at_side_by_side_and_come_in_order(two_threads, n_parts):
+    used = set()
+
+    def work(number, square):
+        used.add((get_ident(), torch.get_num_threads()))
+        time.sleep(0.01)
+        return number, square
+
+    parts = [(k, k * k) for k in range(n_parts)]
+    assert list(in_threads(work, iter(parts))) == parts
+    assert {number for _, number in used} <= ({1} if n_parts > 1 else {2})
+    assert n_parts < 2 or len(used) == 2
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_a_thread_is_raised_and_leaves_the_threads(two_threads):
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda k: 1 // k, [(1,), (0,), (2,)]))
+    assert torch.get_num_threads() == 2
+
+
+def test_threads_change_no_bit(generator):
+    x = make_model(30, 10, generator, torch.float32).sample(30_000, generator)[0].numpy()
+    models = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        try:
+            models.append(
+                train(OnlineEM(), x, init="random", n_components=10, epochs=1, batch_size=15_000).model
+            )
+        finally:
+            torch.set_num_threads(1)
+    assert torch.equal(models[0].dictionary, models[1].dictionary)
+    assert torch.equal(models[0].noise_variance, models[1].noise_variance)
 
 
 def test_learning_small_models_uses_one_thread(two_threads, generator):

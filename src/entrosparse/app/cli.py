@@ -175,7 +175,6 @@ def _resume(options: Namespace) -> int:
 def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) -> int:
     """Learn from the images of a source into a new run folder, or go on with the run that is there."""
     import numpy as np
-    import torch
 
     from entrosparse.annealing import get_schedule, stretched
     from entrosparse.app.interruption import Interruption
@@ -185,7 +184,6 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     from entrosparse.images import default_images, load_images, prepare_images, split_patches
     from entrosparse.learning import train
 
-    torch.set_num_threads(1)  # At these sizes more threads gain little, and on a busy machine they lose much.
     schedule = get_schedule(config.annealing)
     if config.stretch_annealing:
         schedule = stretched(schedule, config.epochs)
@@ -306,7 +304,7 @@ def _reproduce(options: Namespace) -> int:
 
     from entrosparse.reproduce.framework.running import reproduce
 
-    torch.set_num_threads(1)  # As in fit.
+    torch.set_num_threads(1)  # So that the seconds of all results compare.
     out = Path(options.out or f"runs/reproduce-{options.scale}")
     check_name("out", out)
     given = {"images": options.images, "dictionary": options.dictionary}

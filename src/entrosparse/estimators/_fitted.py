@@ -134,6 +134,7 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         values = self.score_samples(X)
         if sample_weight is not None:
             sample_weight = self._weights(sample_weight, len(values))
+            sample_weight = sample_weight / sample_weight.max()  # Tiny ones have few digits.
         return float(np.average(values, weights=sample_weight))
 
     def entropies(self, X: Any) -> ElboTerms:

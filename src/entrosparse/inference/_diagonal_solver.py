@@ -92,8 +92,11 @@ class DiagonalInference:
         return result
 
     def rows_at_once(self, n_components: int) -> int:
-        """Return how many data points to infer together so that they fit into the processor's cache."""
-        return max(1, 2**17 // n_components)
+        """Return how many data points to infer together so that they fit into the processor's cache.
+
+        They are not fewer than 512, because for many latents what they share takes longer than they do.
+        """
+        return max(512, 2**17 // n_components)
 
     def _until_stationary(
         self, problem: EStepProblem, latents: list[slice], curvature: Tensor, state: "_State"

@@ -1,11 +1,12 @@
 """What the learners need from inference, and how it goes through more data than fit into memory at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from entrosparse._threads import in_threads
 from entrosparse.annealing import EntropyWeights
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
@@ -37,8 +38,9 @@ def infer_in_chunks(
     inference: Inference,
     weights: EntropyWeights = EntropyWeights(),
     start: Posterior | None = None,
-) -> Iterator[tuple[slice, Tensor, Posterior]]:
-    """Infer all data points in order, each chunk when it is asked for.
+    then: Callable[[slice, Tensor, Posterior], Any] = lambda *found: found,
+) -> Iterator[Any]:
+    """Infer all data points in chunks, as many at once as there are threads, and yield the results in order.
 
     Parameters
     ----------
@@ -53,20 +55,22 @@ def infer_in_chunks(
         γ and δ.
     start : Posterior, optional
         Posteriors of all data points, from whose means and deviations inference starts.
-
-    Yields
-    ------
-    part : slice
-        Which rows the chunk holds.
-    x : Tensor of shape (n, D)
-        The chunk, in the dtype and on the device of the model.
-    posterior : Posterior
-        The posteriors of the chunk.
+    then : callable, optional
+        Makes of each chunk what is yielded, in the thread that inferred it. It is given the slice of the
+        rows, the rows in the dtype and on the device of the model, and their posteriors, which are what is
+        yielded by default.
     """
-    n_rows, size = len(rows), min(_MOST_ROWS, inference.rows_at_once(model.n_components))
+    n_rows, most = len(rows), min(_MOST_ROWS, inference.rows_at_once(model.n_components))
+    size = -(-n_rows // max(1, -(-n_rows // most)))  # All chunks of about one size.
     marginals = None if start is None else Diagonal(start.mean, start.marginal_scale())
-    for first in range(0, n_rows, size):
-        part = slice(first, min(first + size, n_rows))
-        x = torch.as_tensor(rows[part]).to(model.dictionary)
+
+    def chunks() -> Iterator[tuple[slice, Tensor]]:
+        for first in range(0, n_rows, max(1, size)):
+            part = slice(first, min(first + size, n_rows))
+            yield part, torch.as_tensor(rows[part]).to(model.dictionary)
+
+    def infer(part: slice, x: Tensor) -> Any:
         chunk_start = None if marginals is None else Diagonal(marginals.mean[part], marginals.scale[part])
-        yield part, x, inference(x, model, weights, chunk_start)
+        return then(part, x, inference(x, model, weights, chunk_start))
+
+    return in_threads(infer, chunks())

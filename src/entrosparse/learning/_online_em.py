@@ -11,15 +11,20 @@ from entrosparse.inference import LEARNING_SWEEPS, Inference
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._m_step import preconditioned_step, scale_step
+from entrosparse.learning._turns import evaluate, take_turn
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.statistics import Statistics
 
+_SCALED, _SCALE_TURNS, _SCALE_TOLERANCE = 1024, 5, 0.05  # data points, turns, nats: for λ and σ² at the start
+_COOLING = 0.98  # least factor on σ² in a step, as in batch EM: what is learned in noise leads to good optima
 _FREE_OVERLAP = 2.0  # ‖WᵀW‖ up to which steps are as long as for orthogonal atoms; their average forgives it
 
-# Numbers of data points, so that the size of minibatches matters little.
-_CURRENT = 512  # of which λ, σ² and curvatures are taken; a minibatch of as many takes a whole step
-_TRAVEL = 51_200  # within which the step size hardly falls; after three times as many it has halved
-_LEAST_AVERAGED = 25_600  # over which dictionaries are averaged, or
+# A block is as many data points as a whole step needs, and all else is counted in blocks, so that the size of
+# minibatches matters little.
+_PER_LATENT, _LEAST, _MOST = 5, 64, 512  # data points of a block
+_WARM_UP = 10  # blocks over which the step size rises, since the first steps have no average to forgive them
+_TRAVEL = 100  # blocks within which it hardly falls; after three times as many it has halved
+_LEAST_AVERAGED = 50  # blocks over which dictionaries are averaged, or
 _SHARE_AVERAGED = 0.2  # the last share of all, if that is more
 
 
@@ -40,10 +45,10 @@ class OnlineState:
         Average over the last dictionaries.
     weights : EntropyWeights
         γ and δ of the last minibatch; when they change, averages start afresh.
-    n_rows : float
-        Weight of the data points seen since they changed.
+    n_blocks : float
+        Blocks of data points seen since they changed.
     curvature : Statistics or None
-        Average over the last 512 data points; None before the first minibatch.
+        Average over the last block of data points; None before the first minibatch.
     """
 
     moving: SparseCodingModel
@@ -51,7 +56,7 @@ class OnlineState:
     floors: Floors
     mean_dictionary: Tensor
     weights: EntropyWeights = EntropyWeights()
-    n_rows: float = 0.0
+    n_blocks: float = 0.0
     curvature: Statistics | None = None
 
     @property
@@ -67,46 +72,52 @@ class OnlineEM(Learner):
 
     Large steps travel fast along the valleys of the objective, and their noise is what the bound pays for;
     an average over the dictionaries removes the noise and keeps the travel (Polyak and Juditsky, 1992).
-    λ and σ² are slow in EM, so they follow the newest data in lengthened steps.
+    λ and σ² are slow in EM, so they follow the newest data in lengthened steps; but the noise may only cool
+    slowly, since fields that are learned in little noise are poor.
 
     Attributes
     ----------
     inference : Inference
         The E-step; by default three sweeps with diagonal posteriors, which are enough while learning.
     step_size : float
-        First step size of the dictionary for minibatches of 512 data points or more. It is smaller in
-        proportion for smaller ones, and falls with the square root of the data points seen.
+        Size of the steps of the dictionary for minibatches of 5 data points a latent, at most 512. It is
+        smaller in proportion for smaller minibatches, and falls with the square root of the data points seen.
     """
 
     inference: Inference = LEARNING_SWEEPS
     step_size: float = 1.0
 
     def start(self, model: SparseCodingModel, sample: Tensor, generator: torch.Generator) -> OnlineState:
-        """Return the state before learning."""
-        return OnlineState(model, self.inference, Floors.from_sample(sample), model.dictionary)
+        """Return the state before learning, with λ and σ² that suit the dictionary: others would spoil it."""
+        floors, some = Floors.from_sample(sample), sample[:: -(-len(sample) // _SCALED)]
+        turn = evaluate(model, some, self.inference, _SCALE_TOLERANCE, _SCALE_TURNS, floors=floors)
+        return OnlineState(floors.raised(turn.model), self.inference, floors, model.dictionary)
 
     def step(self, state: OnlineState, batch: Batch) -> OnlineState:
         """Return the state after one minibatch."""
         model, weights = state.moving, batch.weights
-        posterior = state.inference(batch.x, model, weights)
-        record = Statistics.collect(posterior, batch.x, model.dictionary, model.prior, batch.sample_weight)
-        size, record = float(record.total_weight), record.normalized()
-        before, last = (state.n_rows, state.curvature) if weights == state.weights else (0.0, None)
-        n_rows, rate = before + size, min(1.0, size / _CURRENT)
-        share = max(rate, size / n_rows)
+        turn = take_turn(batch.x, model, state.inference, weights, None, batch.sample_weight)
+        record = turn.statistics
+        size = float(record.total_weight) / min(_MOST, max(_LEAST, _PER_LATENT * model.n_components))
+        record, rate = record.normalized(), min(1.0, size)
+        before, last = (state.n_blocks, state.curvature) if weights == state.weights else (0.0, None)
+        n_blocks = before + size
+        share = max(rate, size / n_blocks)
         curvature = record if last is None else last * (1.0 - share) + record * share
-        step_size = rate * self.step_size / (1.0 + before / _TRAVEL) ** 0.5
+        step_size = rate * self.step_size * min(1.0, n_blocks / _WARM_UP) / (1.0 + before / _TRAVEL) ** 0.5
         dictionary = preconditioned_step(
             model, record, curvature, weights.likelihood, step_size, _FREE_OVERLAP
         )
         scaled = scale_step(model, record, weights.likelihood, rate)
-        share = size / min(n_rows, max(_LEAST_AVERAGED, _SHARE_AVERAGED * n_rows))
+        noise_variance = torch.maximum(scaled.noise_variance, _COOLING * model.noise_variance)
+        scaled = replace(scaled, dictionary=dictionary, noise_variance=noise_variance)
+        share = size / min(n_blocks, max(_LEAST_AVERAGED, _SHARE_AVERAGED * n_blocks))
         return replace(
             state,
-            moving=state.floors.raised(replace(scaled, dictionary=dictionary), weights),
+            moving=state.floors.raised(scaled, weights),
             mean_dictionary=torch.lerp(state.mean_dictionary, dictionary, share),
             weights=weights,
-            n_rows=n_rows,
+            n_blocks=n_blocks,
             curvature=curvature,
         )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from entrosparse import errors
+from entrosparse._threads import as_many_threads_as_help
 from entrosparse.annealing import EntropyWeights, Schedule, get_schedule
 from entrosparse.errors import InputError, NumericalError
 from entrosparse.inference import Inference
@@ -22,7 +23,6 @@ from entrosparse.learning._initialization import initial_model
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._rows import Rows, Source
 from entrosparse.learning._snapshots import Snapshot, Task
-from entrosparse.learning._threads import as_many_threads_as_help
 from entrosparse.learning._turns import Turn, evaluate
 from entrosparse.metrics import dead_latents, gini
 from entrosparse.model import SparseCodingModel, check_device
@@ -30,9 +30,8 @@ from entrosparse.priors import Laplace, Prior
 
 _SPARSITY_ROWS = 256  # rows of a turn over all training rows that the Gini index is taken of
 _REPORT_TOLERANCE = 0.01  # nats per data point
-_REPORT_TURNS = 4  # at most, from the λ and σ² that were learned
+_REPORT_TURNS = 4  # at most, from the λ and σ² of the model
 _NOTABLE = 0.1  # nats per data point
-_STARTING_TURNS = 20  # at most, from λ and σ² before learning, which are a guess
 
 
 @final
@@ -145,17 +144,19 @@ def train(
     schedule = _Schedule.from_function(get_schedule(annealing), epochs)
     source = Source(learner, data, heldout, batch_size, device, sample_weight, generator)
 
-    started = time.perf_counter()
-    start_generator = torch.Generator().manual_seed(seed)
-    model = initial_model(source.sample, n_components, init, prior, start_generator, source.weight_of_sample)
-    snapshot = Snapshot(
-        state=learner.start(model, source.sample, start_generator),
-        generator=generator.get_state(),
-        position=0,
-        seconds=time.perf_counter() - started,
-        history=[],
-    )
     with as_many_threads_as_help(source.batch_size, source.sample.shape[1], n_components):
+        started = time.perf_counter()
+        start_generator = torch.Generator().manual_seed(seed)
+        model = initial_model(
+            source.sample, n_components, init, prior, start_generator, source.weight_of_sample
+        )
+        snapshot = Snapshot(
+            state=learner.start(model, source.sample, start_generator),
+            generator=generator.get_state(),
+            position=0,
+            seconds=time.perf_counter() - started,
+            history=[],
+        )
         course = _Course(learner, source, schedule, callbacks, snapshot)
         try:
             if checkpoints is not None:
@@ -339,7 +340,7 @@ class _Course:
     def _report(self, epoch: int, weights: EntropyWeights) -> bool:
         """Add a record to the history; return whether a callback wants to end learning."""
         started = time.perf_counter()
-        model, turn, n_looked_at = self._judged(self.state, epoch)
+        model, turn, n_looked_at = self._judged(self.state)
         if not np.isfinite(float(turn.terms.elbo)):
             raise NumericalError(
                 f"the ELBO is not finite after epoch {epoch}; scale the data to unit variance"
@@ -363,18 +364,18 @@ class _Course:
             dead_latents=int(dead_latents(turn.marginals).sum()),
         )
         self._now = replace(self._now, history=[*self.history, record], evaluation_seconds=seconds)
-        self.model = self._judged(self._start.state, 0)[0] if ends_below_start(self.history) else model
+        self.model = self._judged(self._start.state)[0] if ends_below_start(self.history) else model
         stops = [callback.on_epoch(self.model, record) for callback in self._callbacks]
         return any(stops)
 
-    def _judged(self, state: Any, epoch: int) -> tuple[SparseCodingModel, Turn, int]:
+    def _judged(self, state: Any) -> tuple[SparseCodingModel, Turn, int]:
         """Return the model to keep, what is reported on it, and how many rows sparsity is measured on."""
         source, model = self._source, state.model
         judge = partial(
             evaluate,
             inference=state.inference,
             tolerance=_REPORT_TOLERANCE,
-            max_turns=_REPORT_TURNS if epoch else _STARTING_TURNS,
+            max_turns=_REPORT_TURNS,
             floors=source.floors,
         )
         if self._learner.sees_all_rows:

@@ -15,7 +15,7 @@ from entrosparse.learning._floors import Floors
 from entrosparse.learning._m_step import exact_sweep, scale_step
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import ElboTerms, entropy_elbo, optimal_scales
-from entrosparse.posteriors import Diagonal
+from entrosparse.posteriors import Diagonal, Posterior
 from entrosparse.statistics import Statistics
 
 
@@ -67,12 +67,14 @@ def take_turn(
     sample_weight : Tensor of shape (N,), optional
         Weights of the data points in the statistics; one each by default.
     """
-    records, means, scales = [], [], []
-    for rows, chunk, posterior in infer_in_chunks(x, model, inference, weights, start):
-        row_weight = None if sample_weight is None else sample_weight[rows]
-        records.append(Statistics.collect(posterior, chunk, model.dictionary, model.prior, row_weight))
-        means.append(posterior.mean)
-        scales.append(posterior.marginal_scale())
+
+    def collect(part: slice, x: Tensor, posterior: Posterior) -> tuple[Statistics, Tensor, Tensor]:
+        row_weight = None if sample_weight is None else sample_weight[part]
+        record = Statistics.collect(posterior, x, model.dictionary, model.prior, row_weight)
+        return record, posterior.mean, posterior.marginal_scale()
+
+    found = infer_in_chunks(x, model, inference, weights, start, collect)
+    records, means, scales = zip(*found, strict=True)
     statistics = reduce(add, records)
     prior_scale, noise_variance = optimal_scales(statistics)
     least = torch.finfo(x.dtype).tiny ** 0.4  # For data of zeros, both fall for ever.
