@@ -15,20 +15,31 @@ from pathlib import Path
 import torch
 
 import device
+import estimator
 import learning
+import overcomplete
+import robust
 import scaling
 import starting
 import steps
+import threads
+import waiting
 from measuring import Line, draw_bench
 
 HERE = Path(__file__).parent
 GUARD = 0.25  # least share of matrix products in an EM epoch; below it something has made the E-step slow
 MEASUREMENTS = {
     "steps": steps.measure,
+    "threads": threads.measure,
     "starting": starting.measure,
     "scaling": scaling.measure,
     "learning": learning.measure,
-    "overcomplete": learning.measure_overcomplete,
+    "full-covariance": learning.measure_full_covariance,
+    "overcomplete": overcomplete.measure,
+    "waiting": waiting.measure,
+    "as-a-user-waits": waiting.measure_estimator,
+    "never-worse": robust.measure,
+    "estimator": estimator.measure,
     "device": device.measure,
 }
 
@@ -67,7 +78,7 @@ def main() -> None:
 def in_words(line: Line) -> str:
     verdict = {None: "", True: "met", False: "missed"}[line.met]
     value = f"{line.value:.3g} {line.unit}"
-    return f"{line.name:<16}{line.work:<46}{value:>18}  {line.target:<7}{verdict:<8}{line.note}"
+    return f"{line.name:<16}{line.work:<54}{value:>14}  {line.target:<7}{verdict:<8}{line.note}"
 
 
 def _write(bench, quick: bool, lines: list[Line], curves: dict[str, object]) -> None:

@@ -1,14 +1,19 @@
 """How near an epoch, an E-step and an encoder's epoch are to what the machine allows."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from entrosparse.errors import ConvergenceWarning
 from entrosparse.inference import (
     LEARNING_SWEEPS,
     DiagonalEncoder,
     DiagonalInference,
     FullInference,
     LowRankEncoder,
+    infer_in_chunks,
 )
 from entrosparse.learning import AdamLearner, Batch, Learner, OnlineEM, train
 from entrosparse.model import SparseCodingModel
@@ -25,7 +30,7 @@ def measure(bench: Bench) -> Part:
         roofline(bench),
         full_covariance(bench, model),
         encoders(bench),
-        threads(bench),
+        missing(bench),
     )
     return Part(
         [line for part in parts for line in part.lines], {k: v for p in parts for k, v in p.curves.items()}
@@ -124,28 +129,43 @@ def encoders(bench: Bench) -> Part:
     return Part(lines)
 
 
-def threads(bench: Bench) -> Part:
-    """An EM epoch with the threads that are chosen by default, over one with a single thread."""
-    data = bench.train[:5120]
+def missing(bench: Bench) -> Part:
+    """Posteriors of 8 x 8 patches with half of the pixels missing, over those of complete ones.
 
-    def epoch(n_threads: int | None) -> float:
-        before = torch.get_num_threads()
-        try:
-            if n_threads is not None:
-                torch.set_num_threads(n_threads)
-            start, end = train(OnlineEM(), data, bench.heldout[:64], n_components=H, epochs=1).history
-            return end.seconds - start.seconds
-        finally:
-            torch.set_num_threads(before)
+    The less noise there is, the harder the posteriors with missing entries are, and what is learned of it
+    depends on how long learning went on; so the ratio that has a target is at a share of noise of its own.
+    """
+    data = np.ascontiguousarray(bench.train[:, _QUARTER])
+    model = train(OnlineEM(), data[:10_240], data[:64], n_components=128, epochs=4).model
+    learned, variance = float(model.noise_variance), float(data.var())
+    lines = [_missing_line(data[: 512 if bench.quick else 2048], model, _NOISE_SHARE * variance, "≤4")]
+    if not bench.quick:
+        lines.append(_missing_line(data[:128], model, learned, ""))
+    return Part(lines)
 
-    torch.set_num_threads(2)
-    try:
-        rounds = [(epoch(None), epoch(1), epoch(2)) for _ in range(3 if bench.quick else 5)]
-    finally:
-        torch.set_num_threads(1)
-    chosen, single, both = (float(np.median(column)) for column in zip(*rounds, strict=True))
-    note = f"one thread {single:.3f} s, two {both:.3f} s"
-    return Part([Line("threads", "chosen by default, over one thread", chosen / single, "x", "≤1.1", note)])
+
+def _missing_line(data: np.ndarray, model: SparseCodingModel, noise: float, target: str) -> Line:
+    x = torch.from_numpy(data)
+    damaged = x.masked_fill(torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5, torch.nan)
+    model, infer = replace(model, noise_variance=torch.tensor(noise)), DiagonalInference(1e-3)
+
+    def codes(rows: torch.Tensor) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            for _ in infer_in_chunks(rows, model, infer):
+                pass
+
+    times, took = ratio(lambda: codes(damaged), lambda: codes(x), 3)
+    note = f"8 x 8, H = 128; {took / len(x) * 1e6:.0f} against {took / times / len(x) * 1e6:.0f} µs a patch"
+    share = noise / float(data.var())
+    return Line(
+        "missing", f"half missing over complete, noise {share:.2g} of variance", times, "x", target, note
+    )
+
+
+_NOISE_SHARE = 0.1  # of the variance of the data
+_QUARTER = np.arange(D).reshape(16, 16)[:8, :8].ravel()
+"""The pixels of an 8 x 8 patch in one of 16 x 16."""
 
 
 def _epoch_over(learner: Learner, x: torch.Tensor, products) -> tuple[float, float]:
