@@ -59,8 +59,8 @@ process.
 - **scaling**: an epoch of N rows streamed from disk (D = 64, H = 32; memory is what the process holds
   at the end that no file backs), and one step of 512 rows for H and D; exponents are slopes of
   straight lines in log-log.
-- **threads**: posteriors to a tolerance of 1e-3, and an epoch without its start and figures, with two threads allowed
-  and with one, in turn. What is chosen by default decides how many of two are used.
+- **threads**: posteriors to a tolerance of 1e-3, and an epoch without its start and figures, with two
+  threads allowed and with one, in turn. How many of the two are used is what is chosen by default.
 - **start-up**: new processes in turn; the import is that of `torch` and a model class, less that of
   `torch`.
 
