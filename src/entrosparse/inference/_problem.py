@@ -46,6 +46,7 @@ class EStepProblem:
     loading: Tensor  # s W, shape (D, H).
     shared_hessian: Tensor  # s G, shape (H, H), the likelihood's Hessian where no entry is missing.
     linear: Tensor  # s b, shape (N, H).
+    seen: Tensor  # The data, with 0 for entries that were not seen, shape (N, D).
     observed: Tensor | None  # 1 where an entry was seen, 0 where not, shape (N, D); None when all were.
 
     @classmethod
@@ -63,12 +64,12 @@ class EStepProblem:
         seen, observed = split_missing(x)
         linear = (loading.T @ seen.T).T
         hessian = model.gram * precision
-        return cls(model.prior, prior_scale, model.dictionary, loading, hessian, linear, observed)
+        return cls(model.prior, prior_scale, model.dictionary, loading, hessian, linear, seen, observed)
 
     def rows(self, index: Tensor) -> Self:
         """Return the problem of some of the data points."""
         observed = None if self.observed is None else self.observed[index]
-        return replace(self, linear=self.linear.T[:, index].T, observed=observed)
+        return replace(self, linear=self.linear.T[:, index].T, seen=self.seen[index], observed=observed)
 
     def hessian(self) -> Tensor:
         """Return the likelihood's Hessian in ν: (H, H) for all data points, or (N, H, H)."""
@@ -82,7 +83,7 @@ class EStepProblem:
         """Return the diagonal of :meth:`hessian`: (H,) or (N, H)."""
         if self.observed is None:
             return self.shared_hessian.diagonal().contiguous()  # Elementwise work is slow on strides.
-        return self.observed @ (self.dictionary * self.loading)
+        return ((self.dictionary * self.loading).T @ self.observed.T).T
 
     def curvature(self, mean: Tensor, scale: Tensor) -> Tensor:
         """Return c, shape (N, H)."""
@@ -95,10 +96,23 @@ class EStepProblem:
 
     def likelihood_gradient(self, mean: Tensor, latents: slice = slice(None)) -> Tensor:
         """Return ``s (Gν − b)`` of some latents, (N, len(latents)), a new column-major tensor."""
-        linear = self.linear[:, latents]
         if self.observed is None:
+            linear = self.linear[:, latents]
             return torch.addmm(linear.T, self.shared_hessian[latents], mean.T, beta=-1.0).T
-        return (self.observed * (mean @ self.dictionary.T)) @ self.loading[:, latents] - linear
+        error = (mean @ self.dictionary.T).mul_(self.observed).sub_(self.seen)
+        return (self.loading[:, latents].T @ error.T).T
+
+    def hessian_product(self, vectors: Tensor) -> Tensor:
+        """Return ``s G v`` of each row v, (N, H), a new column-major tensor."""
+        if self.observed is None:
+            return (self.shared_hessian @ vectors.T).T
+        return (self.loading.T @ (vectors @ self.dictionary.T).mul_(self.observed).T).T
+
+    def diagonal_stationarity(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """Return :meth:`stationarity` of diagonal posteriors, without a matrix for each data point."""
+        by_mean = self.gradient(mean, scale)[0].mul_(scale).abs_()
+        by_scale = (scale.square() * (self.diagonal() + self.curvature(mean, scale)) - 1.0).abs_()
+        return torch.maximum(by_mean, by_scale).amax(1)
 
     def stationarity(self, posterior: Posterior) -> Tensor:
         """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation."""
