@@ -8,16 +8,22 @@ steps longer, because λ_max(G_block) is smaller than λ_max(G).
 The means also have momentum from sweep to sweep. Where the steps shrink by a factor ρ per sweep, the best
 Nesterov momentum is ρ². So the momentum of a data point is the ratio of its squared step to the least one
 before, and it is dropped when the steps grow.
+
+Where entries are missing, each block costs a reconstruction of the data. Then only learners, which do a fixed
+number of sweeps, use them, and posteriors are brought to a tolerance by Newton steps on all means at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, final
+from functools import partial
+from typing import Self, TypeVar, final
 
 import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference._newton import precision_of
+from entrosparse.inference._newton_steps import NewtonState, newton_step, scale_step
 from entrosparse.inference._problem import EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
@@ -28,7 +34,9 @@ _RELAXATION = 1.25  # Factor on the steps to the majorizers' minima; beyond 4/3 
 _TOLERATED_GROWTH = 1.1  # Ratio of squared steps up to which rounding may have made them grow.
 _CHECK_EVERY = 4  # Sweeps from one look at the residuals to the next.
 _PATIENCE = 250  # Looks without progress after which a data point is given up.
-_MAX_LOG_STEP = 1.0  # Largest change of log τ per sweep.
+_NEWTON_PATIENCE = 25  # Newton steps without progress after which it is.
+
+_AnyState = TypeVar("_AnyState", "_State", NewtonState)
 
 
 @final
@@ -42,7 +50,7 @@ class DiagonalInference:
         A data point is finished when its stationarity residual, in nats per posterior deviation, is at most
         this. With 0 all sweeps are done and no residual is computed, which is what learners want.
     max_iterations : int
-        Largest number of sweeps per data point.
+        Largest number of sweeps per data point, or of Newton steps if it has missing entries and a tolerance.
     """
 
     tolerance: float = 1e-3
@@ -80,14 +88,19 @@ class DiagonalInference:
             If data points are left above the tolerance.
         """
         problem = EStepProblem.from_data(x, model, weights)
-        latents, curvature = _blocks(problem)
         state = _start(problem, start)
-        if self.tolerance <= 0.0:
-            for _ in range(self.max_iterations):
-                state = _sweep(problem, latents, curvature, state)
-            result = Diagonal(state.mean.contiguous(), state.scale.contiguous())
+        if self.tolerance > 0.0 and problem.observed is not None:
+            newton = NewtonState.start(state.mean, state.scale)
+            result = self._until_stationary(problem, newton, newton_step, 1, _NEWTON_PATIENCE)
         else:
-            result = self._until_stationary(problem, latents, curvature, state)
+            latents, curvature = _blocks(problem)
+            sweep = partial(_sweep, latents=latents, curvature=curvature)
+            if self.tolerance > 0.0:
+                result = self._until_stationary(problem, state, sweep, _CHECK_EVERY, _PATIENCE)
+            else:
+                for _ in range(self.max_iterations):
+                    state = sweep(problem, state)
+                result = Diagonal(state.mean.contiguous(), state.scale.contiguous())
         check_finite(result.mean, result.scale)
         return result
 
@@ -99,16 +112,21 @@ class DiagonalInference:
         return max(512, 2**17 // n_components)
 
     def _until_stationary(
-        self, problem: EStepProblem, latents: list[slice], curvature: Tensor, state: "_State"
+        self,
+        problem: EStepProblem,
+        state: _AnyState,
+        advance: Callable[[EStepProblem, _AnyState], _AnyState],
+        check_every: int,
+        patience: int,
     ) -> Diagonal:
         mean, scale = (torch.empty_like(state.mean, memory_format=torch.contiguous_format) for _ in range(2))
         rows = torch.arange(len(mean), device=mean.device)
-        progress, n_left = Progress(mean, _PATIENCE), 0
+        progress, n_left = Progress(mean, patience), 0
         for iteration in range(1, self.max_iterations + 1):
-            state = _sweep(problem, latents, curvature, state)
-            if iteration % _CHECK_EVERY and iteration < self.max_iterations:
+            state = advance(problem, state)
+            if iteration % check_every and iteration < self.max_iterations:
                 continue
-            residual = problem.stationarity(Diagonal(state.mean, state.scale))
+            residual = problem.diagonal_stationarity(state.mean, state.scale)
             mean[rows], scale[rows] = state.mean, state.scale
             left, given_up = residual > self.tolerance, progress.has_ended(rows, residual)
             n_left += int((left & given_up).sum())
@@ -172,7 +190,7 @@ def _start(problem: EStepProblem, start: Posterior | None) -> _State:
     return _State(mean, scale, mean, at_rest, torch.full_like(at_rest, torch.inf))
 
 
-def _sweep(problem: EStepProblem, latents: list[slice], curvature: Tensor, state: _State) -> _State:
+def _sweep(problem: EStepProblem, state: _State, latents: list[slice], curvature: Tensor) -> _State:
     """Return the state after one sweep over the means, block by block, and one step of all deviations."""
     mean = torch.lerp(state.previous, state.mean, 1.0 + state.momentum)
     majorizer = problem.prior.majorizer(mean, state.scale, problem.prior_scale)
@@ -188,11 +206,7 @@ def _sweep(problem: EStepProblem, latents: list[slice], curvature: Tensor, state
     momentum = torch.where(shrinks, ratio.clamp(max=1.0), 0.0)
     squared_step = torch.where(shrinks, torch.minimum(squared_step, state.squared_step), squared_step)
 
-    share, slope = problem.prior.precision_share(mean, state.scale, problem.prior_scale)
-    of_data = state.scale.square().mul_(problem.diagonal())
-    slope.add_(of_data, alpha=2.0)
-    log_step = share.add_(of_data).sub_(1.0).div_(slope).neg_().clamp_(-_MAX_LOG_STEP, _MAX_LOG_STEP)
-    scale = log_step.exp_().mul_(state.scale)
+    scale = scale_step(problem, mean, state.scale)
     return _State(mean, scale, state.mean, momentum, squared_step)
 
 
