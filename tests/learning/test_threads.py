@@ -5,16 +5,13 @@ import warnings
 from pathlib import Path
 from threading import Event, Thread, get_ident
 
-import numpy as np
 import pytest
 import torch
-from sklearn.decomposition import FastICA
 
 import entrosparse
 from conftest import make_model
 from entrosparse._threads import as_many_threads_as_help, in_threads
 from entrosparse.learning import Callback, OnlineEM, train
-from entrosparse.learning._initialization import _unmixing
 
 
 @pytest.fixture
@@ -166,14 +163,3 @@ def test_nothing_that_learns_silences_warnings():
     sources = [path for room in rooms for path in (home / room).glob("*.py")]
     assert len(sources) > 20
     assert not [path.name for path in sources if "catch_warnings" in path.read_text("utf-8")]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_start_is_that_of_scikit_learns_fast_ica(generator, dtype):
-    x = torch.randn(300, 7, generator=generator, dtype=dtype).pow(3)
-    white = ((x - x.mean(0)) / x.std(0)).numpy()
-    for n_rows in (40, 300):  # Few rows need more iterations than there are.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            oracle = FastICA(whiten=False, max_iter=30, random_state=5).fit(white[:n_rows])
-        np.testing.assert_array_equal(_unmixing(white[:n_rows], 5), oracle.components_)

@@ -105,11 +105,11 @@ class DiagonalInference:
         return result
 
     def rows_at_once(self, n_components: int) -> int:
-        """Return how many data points to infer together so that they fit into the processor's cache.
+        """Return how many data points to infer together so that memory stays bounded.
 
-        They are not fewer than 512, because for many latents what they share takes longer than they do.
+        With fewer, threads would wait for each other; and what data points share would take longer than they.
         """
-        return max(512, 2**17 // n_components)
+        return max(512, 2**19 // n_components)
 
     def _until_stationary(
         self,
