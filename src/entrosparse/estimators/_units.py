@@ -1,6 +1,7 @@
 """The units that an estimator learns in: data around their mean, with root mean square 1."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self, final
 
@@ -17,6 +18,7 @@ from entrosparse.objectives import ElboTerms
 from entrosparse.posteriors import Posterior
 
 _AT_ONCE = 8192  # Rows that are read together.
+_NUMBERS_AT_ONCE = 2**17  # Numbers that are computed with together.
 
 # Least and largest size of data in each dtype. The noise variance, a small part of a square, must be a normal
 # float64, and codes must not overflow the dtype of the data.
@@ -52,21 +54,27 @@ class Units:
         InputError
             If entries are infinite, none was seen, or the data are too large or too small to compute with.
         """
-        if sample_weight is None:
-            sample_weight = np.broadcast_to(np.float64(1.0), len(rows))
-        blocks = [slice(first, first + _AT_ONCE) for first in range(0, len(rows), _AT_ONCE)]
-        count, total = np.zeros(rows.n_features), np.zeros(rows.n_features)
-        lowest, highest = np.full(rows.n_features, np.inf), np.full(rows.n_features, -np.inf)
+        count, mean = np.zeros(rows.n_features), np.zeros(rows.n_features)
+        tiny = np.finfo(float).tiny
+        squares, size = 0.0, 0.0  # The sum of squares around the mean is in units of size².
         with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
-            for block in blocks:
-                part = rows[block].astype(np.float64)
-                _refuse_infinite(part)
+            for part, weight in _parts(rows, sample_weight):
                 seen = ~np.isnan(part)
-                count += sample_weight[block] @ seen
-                total += sample_weight[block] @ np.where(seen, part, 0.0)
-                counted = part[sample_weight[block] > 0]
-                lowest = np.fmin(lowest, np.fmin.reduce(counted, initial=np.inf))
-                highest = np.fmax(highest, np.fmax.reduce(counted, initial=-np.inf))
+                lowest = np.fmin.reduce(part, initial=np.inf)
+                last, size = size, max(size, -float(lowest.min()), float(np.fmax.reduce(part, axis=None)))
+                # Deviations of a constant feature from one of its values are exact zeros: it must not vary.
+                part_count = weight @ seen
+                shift = weight @ np.where(seen, part - lowest, 0.0) / np.maximum(part_count, tiny)
+                gap = np.where(part_count > 0.0, lowest + shift - mean, 0.0)
+                part -= mean + gap
+                part[~seen] = 0.0
+                count += part_count
+                share = part_count / np.maximum(count, tiny)
+                mean += share * gap
+                unit = size or 1.0
+                part /= unit
+                squares *= (last / unit) ** 2
+                squares += float((weight @ part**2).sum() + part_count * (1.0 - share) @ (gap / unit) ** 2)
         (unseen,) = np.nonzero(count == 0.0)
         if len(unseen) == rows.n_features:
             raise InputError("the 'X' parameter must have an entry that was seen; got NaN alone")
@@ -76,21 +84,12 @@ class Units:
                 stacklevel=2,
             )
         least, most = _SIZES[rows.dtype]
-        size = float(max(-lowest.min(), highest.max()))
         if size > most:
             raise InputError(
                 f"the 'X' parameter must hold values up to {most:g} in {rows.dtype}; got {size:.3g}"
             )
-        mean = total / np.maximum(count, np.finfo(float).tiny)
-        mean = np.where(lowest == highest, lowest, mean)  # Rounding must not make a constant feature vary.
-        parts = (np.abs(rows[block].astype(np.float64) - mean) for block in blocks)
-        largest = max(float(np.nanmax(part, initial=0.0)) for part in parts)
-        squares = 0.0
-        for block in blocks if largest > 0.0 else ():
-            centred = (rows[block].astype(np.float64) - mean) / largest
-            squares += float(sample_weight[block] @ np.nansum(centred**2, axis=1))
-        scale = largest * float(np.sqrt(squares / count.sum()))
-        if (lowest >= highest).all():
+        scale = size * float(np.sqrt(squares / count.sum()))
+        if scale == 0.0:
             scale = float(np.sqrt(np.mean((mean / (size or 1.0)) ** 2))) * size or 1.0
         if scale < least:
             raise InputError(
@@ -107,16 +106,18 @@ class Units:
         InputError
             If entries are infinite, or too far from the data that the units are of to compute with.
         """
-        _refuse_infinite(X)
         with np.errstate(over="ignore"):
-            x = (X - self.mean.astype(X.dtype)) / X.dtype.type(self.scale)
+            x = X - self.mean.astype(X.dtype)
+            x /= X.dtype.type(self.scale)
         limit = float(np.finfo(X.dtype).max) ** 0.25
-        n_bad = int((np.abs(x) > limit).sum())
-        if n_bad:
-            raise InputError(
-                f"the 'X' parameter must differ from mean_ at most {limit:.2g} times {self.scale:.3g}, the "
-                f"spread of the data learned from, in {X.dtype}; got {n_bad} others"
-            )
+        if not (x.size == 0 or (-limit <= x.min() and x.max() <= limit)):  # NaN take the closer look, too.
+            _refuse_infinite(X)
+            n_bad = int((np.abs(x) > limit).sum())
+            if n_bad:
+                raise InputError(
+                    f"the 'X' parameter must differ from mean_ at most {limit:.2g} times {self.scale:.3g}, "
+                    f"the spread of the data learned from, in {X.dtype}; got {n_bad} others"
+                )
         return torch.as_tensor(x)
 
     # --- back to the units of the data
@@ -173,6 +174,26 @@ class Units:
         """Return by how much entropies of codes and of data change, in nats."""
         log_scale = float(np.log(self.scale))
         return n_components * log_scale, n_seen * log_scale
+
+
+def _parts(
+    rows: TableRows, sample_weight: NDArray[np.float64] | None
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield the rows of some weight in float64, a few at a time, and their weights, at most 1.
+
+    So few stay in the cache while they are computed with.
+    """
+    few = max(1, _NUMBERS_AT_ONCE // rows.n_features)
+    largest = 1.0 if sample_weight is None else float(sample_weight.max())
+    for first in range(0, len(rows), _AT_ONCE):
+        block = rows[first : first + _AT_ONCE]
+        _refuse_infinite(block)
+        weight = np.ones(len(block))
+        if sample_weight is not None:
+            weight = sample_weight[first : first + _AT_ONCE] / largest
+            block, weight = block[weight > 0.0], weight[weight > 0.0]
+        for start in range(0, len(block), few):
+            yield block[start : start + few].astype(np.float64), weight[start : start + few]
 
 
 def _refuse_infinite(X: NDArray[Any]) -> None:
