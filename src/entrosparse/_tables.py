@@ -60,6 +60,8 @@ class TableRows:
             raise InputError(f"rows must be chosen by a slice or an array of integers; got {index.dtype}")
         if ((index < -self.n_rows) | (index >= self.n_rows)).any():
             raise IndexError(f"the table has {self.n_rows} rows; got an index beyond them")
+        if (np.diff(index, prepend=-1) > 0).all():
+            return self._read(index)
         ascending, places = np.unique(np.where(index < 0, index + self.n_rows, index), return_inverse=True)
         return self._read(ascending)[places]
 
