@@ -10,7 +10,7 @@ from conftest import make_model
 from entrosparse.annealing import prior_annealing, stretched
 from entrosparse.errors import ConvergenceWarning
 from entrosparse.images import bars
-from entrosparse.inference import LEARNING_SWEEPS, FullInference
+from entrosparse.inference import FullInference
 from entrosparse.learning import BatchEM, Callback, OnlineEM, evaluate, initial_model, train
 from entrosparse.metrics import match_atoms
 from entrosparse.priors import PRIORS
