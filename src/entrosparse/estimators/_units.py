@@ -184,13 +184,13 @@ def _parts(
     So few stay in the cache while they are computed with.
     """
     few = max(1, _NUMBERS_AT_ONCE // rows.n_features)
-    largest = 1.0 if sample_weight is None else float(sample_weight.max())
+    exponent = 0 if sample_weight is None else int(np.frexp(sample_weight.max())[1])
     for first in range(0, len(rows), _AT_ONCE):
         block = rows[first : first + _AT_ONCE]
         _refuse_infinite(block)
         weight = np.ones(len(block))
         if sample_weight is not None:
-            weight = sample_weight[first : first + _AT_ONCE] / largest
+            weight = np.ldexp(sample_weight[first : first + _AT_ONCE], -exponent)  # Not a digit is lost.
             block, weight = block[weight > 0.0], weight[weight > 0.0]
         for start in range(0, len(block), few):
             yield block[start : start + few].astype(np.float64), weight[start : start + few]
