@@ -11,7 +11,7 @@ from entrosparse.priors import Prior
 _ICA_SAMPLE = 8192  # rows that FastICA is run on
 _ICA_STEPS = 16  # iterations of FastICA, which are enough for a start
 _ICA_MOMENTUM = 0.9  # share of the last change that the next iteration starts ahead by
-_ICA_NOISE = 0.3  # length of the noise that is added to the directions that FastICA starts from
+_ICA_NOISE = 0.1  # length of the noise that is added to the directions that FastICA starts from
 _COLUMNS_AT_ONCE = 1024  # columns that are brought to float64 together
 
 
@@ -64,7 +64,7 @@ def _unmixing(white: Tensor, generator: torch.Generator) -> Tensor:
 
     It starts near the directions of data points, which are closer to the independent components than random
     ones are, and momentum stands in for further iterations. A little noise moves directions apart that are
-    linearly dependent.
+    linearly dependent. More of it would leave rounding errors time to grow where rows are few.
     """
     size = white.shape[1]
     points = white[torch.randperm(len(white), generator=generator)[:size].to(white.device)]
