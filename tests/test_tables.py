@@ -318,7 +318,7 @@ def test_streaming_needs_little_memory(tmp_path, megabytes):
     growth, with_half, total = stream_once(tmp_path / "big.npy")
     assert total == pytest.approx(expected, rel=1e-9, abs=1e-3)
     assert growth < size / 4
-    assert with_half > 0.4 * size  # the meter sees what is held
+    assert with_half > 0.3 * size  # the meter sees what is held
 
 
 @needs_proc
