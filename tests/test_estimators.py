@@ -173,7 +173,8 @@ def test_scale_equivariance(digits, factor, dtype):
     one = SparseCoding(4, random_state=0).fit(X)
     other = SparseCoding(4, random_state=0).fit(X * dtype(factor))
     tolerance = 1e-2 if dtype == np.float32 else 1e-6
-    np.testing.assert_allclose(other.components_, one.components_, atol=tolerance)
+    # Learning stops a little elsewhere when single entries were rounded in another way.
+    np.testing.assert_allclose(other.components_, one.components_, atol=3 * tolerance)
     np.testing.assert_allclose(other.prior_scale_ / factor, one.prior_scale_, rtol=tolerance)
     assert other.noise_variance_ / factor / factor == pytest.approx(one.noise_variance_, rel=tolerance)
     shifted = one.score(X) - X.shape[1] * np.log(factor)

@@ -169,7 +169,7 @@ def test_codes_may_have_a_name_that_is_no_text(latin, run, images):
         ("--patch-size", 10**9, "the 'patch_size' parameter must be an integer <= 1024; got 1000000000"),
         ("--seed", 10**23, "the 'seed' parameter must be an integer <= 9223372036854775807; got 1000000"),
         ("--epochs", 10**6, "the 'epochs' parameter must be an integer <= 100000; got 1000000"),
-        ("--epochs", 1.5, "epochs"),
+        ("--epochs", 1.5, "the 'epochs' parameter must be of type int; got 1.5"),
         ("--rank", 10**9, "the 'rank' parameter must be an integer <= 10000; got 1000000000"),
         ("--batch-size", 10**9, "the 'n_patches' parameter must be an integer >= 1000000000, the batch size"),
     ],

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from entrosparse.reproduce.framework.results import SavedResult
 
 FAILED, INTERRUPTED, UNREAD = 2, 130, 141
+_WRONG_KIND = re.compile(r"Parser key \"(\w+)\":\s+Expected an? <class '(\w+)'>\.\s+Got value: ")
 _PHOTOGRAPHS = "photographs that come with scikit-image"
 _OF_A_RUN = {
     "resume": "go on with a run that was cut off, as if it had not been",
@@ -53,7 +55,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(end="", flush=True)  # A reader that has gone away is met here and not at the end of Python.
         return code
     except (EntrosparseError, argparse.ArgumentError) as error:
-        return _fail(str(error), FAILED)
+        return _fail(_WRONG_KIND.sub(r"the '\1' parameter must be of type \2; got ", str(error)), FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends.
         return UNREAD

@@ -321,8 +321,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             self._stream, state = stream, stream.state
             self._keep(stream.units, stream.model, self._inference_after(state.inference), reorder=False)
             self.converged_ = not learner.at_noise_floor(state)
-            terms, n_seen = stream.terms
-            self.elbo_ = float(self._units.terms(terms, self._n_components, n_seen).elbo)
+            self.elbo_ = stream.elbo
             if self.verbose:
                 print_batch(self.n_iter_, self.elbo_, self.noise_variance_)
         return self

@@ -15,7 +15,7 @@ from entrosparse.estimators._units import Units
 from entrosparse.learning import Batch, Floors, Learner, take_turn
 from entrosparse.learning._training import warn_of_noise_floor
 from entrosparse.model import SparseCodingModel
-from entrosparse.objectives import ElboTerms, entropy_elbo, optimal_scales
+from entrosparse.objectives import entropy_elbo, optimal_scales
 from entrosparse.statistics import Statistics
 
 _EARLY = 8192  # samples that are kept, from which learning begins again each time their number has doubled
@@ -117,10 +117,11 @@ class Stream:
         return self.floors.raised(replace(model, prior_scale=prior_scale, noise_variance=noise_variance))
 
     @property
-    def terms(self) -> tuple[ElboTerms, float]:
-        """The entropies of the last samples at that model, and how many entries of a sample were seen."""
+    def elbo(self) -> float:
+        """The ELBO of the last samples at that model, in nats per sample and units of the data."""
         assert self.statistics is not None
-        return entropy_elbo(self.statistics), float(self.statistics.n_entries)
+        n_seen, n_components = float(self.statistics.n_entries), len(self.statistics.prior_statistic)
+        return float(self.units.terms(entropy_elbo(self.statistics), n_components, n_seen).elbo)
 
     def learned(self, samples: Samples, learner: Learner) -> "Stream":
         """Return the stream after a batch.
