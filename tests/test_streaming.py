@@ -115,3 +115,14 @@ def test_scikit_learn_callbacks_see_every_epoch(table, algorithm):
     assert (seen[0], seen[-1]) == ("setup", "teardown")
     assert coding.n_iter_ == 3
     assert seen[3] > seen[1]
+
+
+def test_one_pass_in_small_batches_ends_as_well_as_fit(generator):
+    """Although the first batch is too small for a good start, and its mean for that of the data."""
+    model = make_model(16, 8, generator)
+    x, test = (5.0 + model.sample(n, generator)[0].numpy() for n in (12_000, 1000))
+    passed, fitted = (SparseCoding(8, algorithm="online", max_epochs=1, random_state=0) for _ in range(2))
+    for first in range(0, len(x), 200):
+        passed.partial_fit(x[first : first + 200])
+    assert passed.score(test) > fitted.fit(x).score(test) - 0.2
+    assert passed.elbo_ == pytest.approx(passed.score(x[-2000:]), abs=0.1)
