@@ -23,7 +23,7 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.inference._newton import precision_of
-from entrosparse.inference._newton_steps import NewtonState, newton_step, scale_step
+from entrosparse.inference._newton_steps import NewtonState, deviation_step, newton_step
 from entrosparse.inference._problem import EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, Posterior
@@ -121,21 +121,20 @@ class DiagonalInference:
     ) -> Diagonal:
         mean, scale = (torch.empty_like(state.mean, memory_format=torch.contiguous_format) for _ in range(2))
         rows = torch.arange(len(mean), device=mean.device)
-        progress, n_left = Progress(mean, patience), 0
+        progress = Progress(mean, patience)
         for iteration in range(1, self.max_iterations + 1):
             state = advance(problem, state)
             if iteration % check_every and iteration < self.max_iterations:
                 continue
             residual = problem.diagonal_stationarity(state.mean, state.scale)
             mean[rows], scale[rows] = state.mean, state.scale
-            left, given_up = residual > self.tolerance, progress.has_ended(rows, residual)
-            n_left += int((left & given_up).sum())
-            left = left & ~given_up
+            left = progress.goes_on(rows, residual, self.tolerance)
             rows, state, problem = rows[left], state.rows(left), problem.rows(left)
             if len(rows) == 0:
                 break
-        if n_left + len(rows) > 0:
-            warn_unfinished(n_left + len(rows), len(mean), self.tolerance, self.max_iterations)
+        n_left = progress.n_given_up + len(rows)
+        if n_left > 0:
+            warn_unfinished(n_left, len(mean), self.tolerance, self.max_iterations)
         return Diagonal(mean, scale)
 
 
@@ -206,7 +205,7 @@ def _sweep(problem: EStepProblem, state: _State, latents: list[slice], curvature
     momentum = torch.where(shrinks, ratio.clamp(max=1.0), 0.0)
     squared_step = torch.where(shrinks, torch.minimum(squared_step, state.squared_step), squared_step)
 
-    scale = scale_step(problem, mean, state.scale)
+    scale = deviation_step(problem, mean, state.scale)
     return _State(mean, scale, state.mean, momentum, squared_step)
 
 

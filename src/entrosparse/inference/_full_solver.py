@@ -74,12 +74,11 @@ class FullInference:
                 change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is left over.
                 residual = torch.maximum(by_mean, (target.square() * change).sum(1))
                 region.report(rows, residual, free)
-                left, given_up = residual > self.tolerance, progress.has_ended(rows, residual)
-                n_left += int((left & given_up).sum())
-                rows = rows[left & ~given_up]
+                rows = rows[progress.goes_on(rows, residual, self.tolerance)]
                 if len(rows) == 0:
                     break
             n_left += len(rows)
+        n_left += progress.n_given_up
         if self.tolerance > 0.0 and n_left > 0:
             warn_unfinished(n_left, len(mean), self.tolerance, self.max_iterations)
         check_finite(mean, scale)

@@ -87,7 +87,7 @@ class LowRankInference:
         basis = weakest.expand(len(mean), -1, -1).clone()
         factor = torch.zeros_like(basis)
         rows, region = torch.arange(len(mean), device=mean.device), TrustRegion(mean)
-        progress, n_left = Progress(mean, PATIENCE), 0
+        progress = Progress(mean, PATIENCE)
         least_share = max(_LEAST_SHARE, torch.finfo(mean.dtype).eps ** 0.25)
 
         for _ in range(self.max_iterations):
@@ -110,13 +110,12 @@ class LowRankInference:
                 continue
             residual = part.stationarity(LowRank(nu, vectors, independent))
             region.report(rows, residual, free)
-            left, given_up = residual > self.tolerance, progress.has_ended(rows, residual)
-            n_left += int((left & given_up).sum())
-            rows = rows[left & ~given_up]
+            rows = rows[progress.goes_on(rows, residual, self.tolerance)]
             if len(rows) == 0:
                 break
-        if self.tolerance > 0.0 and n_left + len(rows) > 0:
-            warn_unfinished(n_left + len(rows), len(mean), self.tolerance, self.max_iterations)
+        n_left = progress.n_given_up + len(rows)
+        if self.tolerance > 0.0 and n_left > 0:
+            warn_unfinished(n_left, len(mean), self.tolerance, self.max_iterations)
         check_finite(mean, scale, factor)
         return LowRank(mean, factor, scale)
 

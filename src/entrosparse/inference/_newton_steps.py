@@ -71,10 +71,10 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
 
     mean = torch.addcmul(mean, taken, step)
     caution = (torch.where(taken >= 0.5, 0.1, 10.0) * state.caution).clamp(_LEAST_CAUTION, 1.0)
-    return NewtonState(mean, scale_step(problem, mean, scale), caution, turns)
+    return NewtonState(mean, deviation_step(problem, mean, scale), caution, turns)
 
 
-def scale_step(problem: EStepProblem, mean: Tensor, scale: Tensor) -> Tensor:
+def deviation_step(problem: EStepProblem, mean: Tensor, scale: Tensor) -> Tensor:
     """Return τ after one Newton step on log τ towards τ_h² (s G_hh + c_h) = 1."""
     share, slope = problem.prior.precision_share(mean, scale, problem.prior_scale)
     of_data = scale.square().mul_(problem.diagonal())

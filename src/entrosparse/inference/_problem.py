@@ -136,6 +136,11 @@ def stationarity(
 class Progress:
     """Knows which data points get no closer to their optimum, because rounding keeps them from it.
 
+    Attributes
+    ----------
+    n_given_up : int
+        Data points that were given up.
+
     Parameters
     ----------
     mean : Tensor of shape (N, H)
@@ -148,13 +153,16 @@ class Progress:
         self._best = torch.full_like(mean[:, 0], torch.inf)
         self._waited = torch.zeros_like(self._best)
         self._patience = patience
+        self.n_given_up = 0
 
-    def has_ended(self, rows: Tensor, residual: Tensor) -> Tensor:
-        """Take note of the residuals of some rows; return for which of them progress has ended."""
+    def goes_on(self, rows: Tensor, residual: Tensor, tolerance: float) -> Tensor:
+        """Take note of the residuals of some rows; return which are neither small enough nor given up."""
         better = residual < _FALL * self._best[rows]
         self._best[rows] = torch.where(better, residual, self._best[rows])
         self._waited[rows] = torch.where(better, 0.0, self._waited[rows] + 1.0)
-        return self._waited[rows] >= self._patience
+        left, given_up = residual > tolerance, self._waited[rows] >= self._patience
+        self.n_given_up += int((left & given_up).sum())
+        return left & ~given_up
 
 
 def check_finite(*tensors: Tensor) -> None:

@@ -113,9 +113,7 @@ class BatchEM(Learner):
         coolest = torch.maximum(self.cooling * model.noise_variance, noise_floor)
         optimum = turn.model.noise_variance
         cooled = bool(optimum >= coolest) or bool(coolest <= noise_floor)
-        prior_scale = torch.maximum(turn.model.prior_scale, state.floors.prior_scale(model, weights).to(x))
-        noise_variance = torch.maximum(optimum, noise_floor)
-        reached = replace(turn.model, prior_scale=prior_scale, noise_variance=noise_variance)
+        reached = state.floors.raised(turn.model, weights)
 
         step_size, momentum = state.step_size, self.momentum
         if cooled and n_turns > 1 and objectives[-1] < objectives[-2]:
