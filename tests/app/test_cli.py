@@ -20,19 +20,6 @@ from entrosparse.app.runs import load_run
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference
 from entrosparse.learning._checkpoints import Checkpoints
 
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("input") / "images")
-
-
-@pytest.fixture(scope="module")
-def run(images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["fit", str(images), *SMALL, "--out", str(out)]) == 0
-    return out
-
-
 # --- fit
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from commands import SMALL, failure, write_images
+from commands import SMALL, failure
 from entrosparse.app.cli import main
 from entrosparse.app.runs import load_run
 from entrosparse.errors import FileFormatError
@@ -20,21 +20,10 @@ from entrosparse.errors import FileFormatError
 FILES = ("config.json", "model.safetensors", "history.csv", "examples.npz")
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("input") / "images")
-
-
-@pytest.fixture(scope="module")
-def whole(images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["fit", str(images), *SMALL, "--out", str(out)]) == 0
-    return out
-
-
 @pytest.fixture
-def run(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "run")
+def run(run, tmp_path):
+    """A copy of the run that a test may damage."""
+    return shutil.copytree(run, tmp_path / "run")
 
 
 def contents(folder):

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from commands import SMALL, failure, process, write_images
+from commands import SMALL, failure, process
 from conftest import untimed
 from entrosparse.app.cli import main
 from entrosparse.app.interruption import Interruption
@@ -17,18 +17,6 @@ from entrosparse.app.runs import load_run
 
 LATIN = os.fsdecode("grüße.png".encode("latin-1"))
 LONG = ["--n-components=6", "--patch-size=4", "--n-patches=40000", "--batch-size=16", "--epochs=1"]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("input") / "images")
-
-
-@pytest.fixture(scope="module")
-def run(images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["fit", str(images), *SMALL, "--out", str(out)]) == 0
-    return out
 
 
 @pytest.fixture(scope="module")
