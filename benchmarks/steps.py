@@ -132,16 +132,13 @@ def encoders(bench: Bench) -> Part:
 def missing(bench: Bench) -> Part:
     """Posteriors of 8 x 8 patches with half of the pixels missing, over those of complete ones.
 
-    The less noise there is, the harder the posteriors with missing entries are, and what is learned of it
-    depends on how long learning went on; so the ratio that has a target is at a share of noise of its own.
+    How hard they are depends on the noise, so they are timed at what is learned and at a share of its own.
     """
     data = np.ascontiguousarray(bench.train[:, _QUARTER])
     model = train(OnlineEM(), data[:10_240], data[:64], n_components=128, epochs=4).model
     learned, variance = float(model.noise_variance), float(data.var())
-    lines = [_missing_line(data[: 512 if bench.quick else 2048], model, _NOISE_SHARE * variance, "≤4")]
-    if not bench.quick:
-        lines.append(_missing_line(data[:128], model, learned, ""))
-    return Part(lines)
+    rows = data[: 512 if bench.quick else 2048]
+    return Part([_missing_line(rows, model, noise, "≤4") for noise in (learned, _NOISE_SHARE * variance)])
 
 
 def _missing_line(data: np.ndarray, model: SparseCodingModel, noise: float, target: str) -> Line:
