@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from entrosparse import SparseCoding
 from entrosparse.errors import InputError
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference
-from entrosparse.learning import BatchEM, OnlineEM, train
+from entrosparse.learning import BatchEM, OnlineEM, RefinedEM, train
 from entrosparse.learning._floors import Floors
 from entrosparse.model import SparseCodingModel
 
@@ -257,3 +257,17 @@ def test_encoders_take_rows_of_another_dtype(inference, learned, given):
     assert codes.dtype == given.dtype
     np.testing.assert_allclose(codes, fitted.transform(learned), rtol=1e-3, atol=1e-3)
     assert np.isfinite(fitted.score(given))
+
+
+def test_rows_without_weight_do_not_count_however_far_they_are():
+    """Neither for the noise that steps begin with nor for its floor, also where hardly a row has any."""
+    rng = np.random.default_rng(0)
+    data = np.concatenate([1e6 * rng.normal(size=(20_000, 5)), rng.laplace(size=(400, 2)) @ np.eye(2, 5)])
+    data[20_000:] += 0.1 * rng.normal(size=(400, 5))
+    weights = np.repeat([0.0, 1.0], [20_000, 400])
+    settings = {"n_components": 2, "epochs": 3, "batch_size": 4096}
+    for learner in (OnlineEM(), RefinedEM()):
+        noise = float(train(learner, data, sample_weight=weights, **settings).model.noise_variance)
+        assert noise == pytest.approx(0.01, rel=0.2)
+    stream = coding().partial_fit(data, sample_weight=weights)
+    assert stream.noise_variance_ < 0.1

@@ -80,8 +80,8 @@ def test_adam_learns_and_leaves_an_amortization_gap(task, encoder):
 def test_low_rank_and_refinement_close_the_gap(task):
     """At one dictionary, that of the data."""
     best, reached = {}, {}
-    still = OnlineEM(inference=DiagonalInference(0.0, 1), step_size=0.0)
     for encoder, solver in SOLVERS.items():
+        still = OnlineEM(inference=solver(1), step_size=0.0)
         result, state = learn(RefinedEM(still, encoder), task, init=task[0].dictionary)
         torch.testing.assert_close(result.model.dictionary, task[0].dictionary)
         best[encoder], reached[encoder], refined = (

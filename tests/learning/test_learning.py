@@ -20,6 +20,7 @@ from entrosparse.learning import (
     preconditioned_step,
     take_turn,
     train,
+    with_fitting_scales,
 )
 from entrosparse.learning._m_step import scale_step
 from entrosparse.metrics import match_atoms
@@ -265,7 +266,8 @@ def test_the_average_does_better_than_where_the_steps_are_taken(generator):
     model = make_model(40, 20, generator, torch.float32)
     x, heldout = (model.sample(n, generator)[0] for n in (512 * 60, 1000))
     learner = OnlineEM()
-    state = learner.start(initial_model(x[:5000], 20, "data", Laplace(), generator), x[:5000], generator)
+    start = with_fitting_scales(initial_model(x[:5000], 20, "data", Laplace(), generator), x[:5000])
+    state = learner.start(start, x[:5000], generator)
     for batch in x.split(512):
         state = learner.step(state, Batch(batch))
     moving, averaged = (float(evaluate(each, heldout).terms.elbo) for each in (state.moving, state.model))

@@ -28,6 +28,7 @@ from entrosparse.learning import (
     TrainingResult,
     initial_model,
     train,
+    with_fitting_scales,
 )
 from entrosparse.priors import PRIORS, Prior
 from entrosparse.recipes import COVARIANCES, INFERENCES, Recipe
@@ -304,12 +305,11 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             if first:
                 self.n_iter_, self.history_ = 0, []
 
-            def begin(x: torch.Tensor, row_weight: torch.Tensor | None) -> Any:
+            def begin(x: torch.Tensor, weight: torch.Tensor | None) -> Any:
                 generator = torch.Generator().manual_seed(self._seeds()[0])
-                if model is not None:
-                    return learner.start(model.to(x), x, generator)
-                start = (x, self._n_components, dictionary, self._recipe().prior_part)
-                return learner.start(initial_model(*start, generator, row_weight), x, generator)
+                parts = (x, self._n_components, dictionary, self._recipe().prior_part, generator)
+                start = model or with_fitting_scales(initial_model(*parts, weight), x, weight)
+                return learner.start(start.to(x), x, generator)
 
             samples, stream = (np.array(rows[:]), weights), None if first else self._stream
             dictionary, model = self._initial_dictionary(), None if first or stream else self._model

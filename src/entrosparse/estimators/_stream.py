@@ -102,6 +102,8 @@ class Stream:
     def _started(self, batches: tuple[Samples, ...], begin: Begin) -> "Stream":
         X, weights = _joined(batches)
         unit = 1.0 if weights is None else float(weights.mean())
+        if weights is not None:
+            X, weights = X[weights > 0.0], weights[weights > 0.0]
         x = self.units.standardize(X).to(self.device)
         stream = replace(self, weight_unit=unit, floors=Floors.from_sample(x))
         return replace(stream, state=begin(x, stream._relative(weights, x)))

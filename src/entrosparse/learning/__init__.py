@@ -10,6 +10,7 @@ from entrosparse.learning._history import Callback as Callback
 from entrosparse.learning._history import EpochRecord as EpochRecord
 from entrosparse.learning._initialization import DICTIONARIES as DICTIONARIES
 from entrosparse.learning._initialization import initial_model as initial_model
+from entrosparse.learning._initialization import with_fitting_scales as with_fitting_scales
 from entrosparse.learning._learner import Batch as Batch
 from entrosparse.learning._learner import Learner as Learner
 from entrosparse.learning._learner import LearnerState as LearnerState

@@ -12,8 +12,9 @@ from entrosparse.model import SparseCodingModel
 class EpochRecord:
     """One row of the history; entropies and ELBO in nats per data point, at one λ and one σ².
 
-    They are those of held-out rows at γ = δ = 1, with λ and σ² optimal for these rows. Where no rows are held
-    out, they are those of training rows (see :func:`~entrosparse.learning.train`).
+    They are those of held-out rows at γ = δ = 1, with λ and σ² optimal for these rows, as far as a few turns
+    find them: the ELBO may be a bit low, and is a bound for all that. Where no rows are held out, they are
+    those of training rows (see :func:`~entrosparse.learning.train`).
 
     Attributes
     ----------

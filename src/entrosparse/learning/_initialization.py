@@ -5,14 +5,20 @@ import torch
 from torch import Tensor
 
 from entrosparse.errors import InputError
+from entrosparse.inference import LEARNING_SWEEPS
+from entrosparse.learning._floors import Floors
+from entrosparse.learning._turns import evaluate
 from entrosparse.model import SparseCodingModel, split_missing, unit_columns
 from entrosparse.priors import Prior
 
 _ICA_SAMPLE = 8192  # rows that FastICA is run on
 _ICA_STEPS = 16  # iterations of FastICA, which are enough for a start
+_ICA_SMALL, _ICA_SMALL_STEPS = 2**18, 100  # numbers that are few enough to go on to the end, and steps to it
+_ICA_STILL = 1e-4  # change of a matrix in a step that is at its end
 _ICA_MOMENTUM = 0.9  # share of the last change that the next iteration starts ahead by
 _ICA_NOISE = 0.1  # length of the noise that is added to the directions that FastICA starts from
 _COLUMNS_AT_ONCE = 1024  # columns that are brought to float64 together
+_SCALED, _SCALE_TURNS, _SCALE_TOLERANCE = 2048, 5, 0.05  # data points, turns, nats: for λ and σ² of a start
 
 
 def _from_data(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
@@ -64,24 +70,27 @@ def _unmixing(white: Tensor, generator: torch.Generator) -> Tensor:
 
     It starts near the directions of data points, which are closer to the independent components than random
     ones are, and momentum stands in for further iterations. A little noise moves directions apart that are
-    linearly dependent. More of it would leave rounding errors time to grow where rows are few.
+    linearly dependent. Small data are followed to the end, where rounding errors die out; if there is none
+    within reach, the early directions are taken, before rounding errors have grown.
     """
     size = white.shape[1]
     points = white[torch.randperm(len(white), generator=generator)[:size].to(white.device)]
     noise = torch.randn(size, size, dtype=white.dtype, generator=generator).to(white)
     tiny = torch.finfo(white.dtype).tiny
     start = points / points.norm(dim=1, keepdim=True).clamp_min(tiny) + _ICA_NOISE * noise / size**0.5
-    last = matrix = _orthogonal(start)
-    for _ in range(_ICA_STEPS):
+    last = matrix = early = _orthogonal(start)
+    for step in range(_ICA_SMALL_STEPS if white.numel() <= _ICA_SMALL else _ICA_STEPS):
         ahead = matrix + _ICA_MOMENTUM * (matrix - last)
         bent = torch.tanh(white @ ahead.T)
         slope = 1.0 - bent.square().mean(0)
-        step = slope[:, None] * ahead - bent.T @ white / len(white)
-        step *= torch.linalg.vecdot(step, matrix).sign()[
-            :, None
-        ]  # Momentum needs rows that do not turn round.
-        last, matrix = matrix, _orthogonal(step)
-    return matrix
+        target = slope[:, None] * ahead - bent.T @ white / len(white)
+        target *= torch.linalg.vecdot(target, matrix).sign().unsqueeze(1)  # Momentum needs steady signs.
+        last, matrix = matrix, _orthogonal(target)
+        if step < _ICA_STEPS:
+            early = matrix
+        elif float((matrix - last).abs().max()) < _ICA_STILL:
+            return matrix
+    return early
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
@@ -154,3 +163,32 @@ def initial_model(
         noise_variance=(0.5 * row_weight @ x.square().mean(1)).clamp_min(tiny**0.25),
         prior=prior,
     )
+
+
+def with_fitting_scales(
+    model: SparseCodingModel, x: Tensor, sample_weight: Tensor | None = None
+) -> SparseCodingModel:
+    """Return the model with λ and σ² that are nearly optimal for its atoms (Eq. 10, 11).
+
+    Steps from others would spoil atoms that are good already.
+
+    Parameters
+    ----------
+    model : SparseCodingModel
+        Where to start from.
+    x : Tensor of shape (N, D)
+        A sample of the data; NaN are entries that were not seen.
+    sample_weight : Tensor of shape (N,), optional
+        Weights > 0 of the data points; one each by default.
+    """
+    some, floors = slice(None, None, -(-len(x) // _SCALED)), Floors.from_sample(x)
+    turn = evaluate(
+        model,
+        x[some],
+        LEARNING_SWEEPS,
+        _SCALE_TOLERANCE,
+        _SCALE_TURNS,
+        sample_weight=None if sample_weight is None else sample_weight[some],
+        floors=floors,
+    )
+    return floors.raised(turn.model)

@@ -11,11 +11,10 @@ from entrosparse.inference import LEARNING_SWEEPS, Inference
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._m_step import preconditioned_step, scale_step
-from entrosparse.learning._turns import evaluate, take_turn
+from entrosparse.learning._turns import take_turn
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.statistics import Statistics
 
-_SCALED, _SCALE_TURNS, _SCALE_TOLERANCE = 1024, 5, 0.05  # data points, turns, nats: for λ and σ² at the start
 _COOLING = 0.98  # least factor on σ² in a step, as in batch EM: what is learned in noise leads to good optima
 _FREE_OVERLAP = 2.0  # ‖WᵀW‖ up to which steps are as long as for orthogonal atoms; their average forgives it
 
@@ -88,10 +87,8 @@ class OnlineEM(Learner):
     step_size: float = 1.0
 
     def start(self, model: SparseCodingModel, sample: Tensor, generator: torch.Generator) -> OnlineState:
-        """Return the state before learning, with λ and σ² that suit the dictionary: others would spoil it."""
-        floors, some = Floors.from_sample(sample), sample[:: -(-len(sample) // _SCALED)]
-        turn = evaluate(model, some, self.inference, _SCALE_TOLERANCE, _SCALE_TURNS, floors=floors)
-        return OnlineState(floors.raised(turn.model), self.inference, floors, model.dictionary)
+        """Return the state before learning."""
+        return OnlineState(model, self.inference, Floors.from_sample(sample), model.dictionary)
 
     def step(self, state: OnlineState, batch: Batch) -> OnlineState:
         """Return the state after one minibatch."""

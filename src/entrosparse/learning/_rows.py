@@ -1,5 +1,6 @@
 """The rows of a training run: where batches come from, and which rows are reported on."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -30,8 +31,14 @@ class Rows(Protocol):
 
 def watched_rows(n_rows: int, sample_weight: np.ndarray | None = None) -> np.ndarray:
     """Return the indices of the training rows that the ELBO is taken of where no rows are held out."""
-    counted = np.arange(n_rows) if sample_weight is None else np.flatnonzero(sample_weight)
-    return counted[np.linspace(0, len(counted) - 1, min(len(counted), _WATCHED_ROWS)).astype(int)]
+    counted = _counted_rows(n_rows, sample_weight)
+    positions = np.linspace(0, len(counted) - 1, min(len(counted), _WATCHED_ROWS)).astype(int)
+    return np.array([counted[k] for k in positions])
+
+
+def _counted_rows(n_rows: int, sample_weight: np.ndarray | None) -> Sequence[int] | np.ndarray:
+    """Return the indices of the rows of some weight."""
+    return range(n_rows) if sample_weight is None else np.flatnonzero(sample_weight)
 
 
 def check_weights(sample_weight: Any, n_rows: int) -> None:
@@ -71,13 +78,15 @@ class Source:
         if sample_weight is not None:  # only relative weights count, so their mean is made 1
             check_weights(sample_weight, self.n_rows)
             self._sample_weight = np.asarray(sample_weight) / np.mean(sample_weight, dtype=np.float64)
-        first = torch.randperm(self.n_rows, generator=generator)[:_STARTING_ROWS].sort().values
+        counted = _counted_rows(self.n_rows, self._sample_weight)
+        positions = torch.randperm(len(counted), generator=generator)[:_STARTING_ROWS]
+        first = torch.tensor([int(counted[k]) for k in positions.tolist()]).sort().values
         if learner.sees_all_rows:
             first = torch.arange(self.n_rows)
         self.sample = self._read(data, first)
         check_sample(self.sample, "data")
         self.weight_of_sample = self._weight_of(first)
-        self.floors = Floors.from_sample(self.sample)
+        self.floors = Floors.from_sample(self.start[0])
         self.heldout: Tensor | None = None
         if heldout is not None:
             self.heldout = self._read(heldout, torch.arange(len(heldout)), "heldout")
@@ -89,6 +98,14 @@ class Source:
         watched = torch.from_numpy(watched_rows(self.n_rows, self._sample_weight))
         if not learner.sees_all_rows:
             self.watched, self.weight_of_watched = self._read(data, watched), self._weight_of(watched)
+
+    @property
+    def start(self) -> tuple[Tensor, Tensor | None]:
+        """The rows that learning starts from, all of some weight, and their weights."""
+        if self.weight_of_sample is None:
+            return self.sample, None
+        counted = self.weight_of_sample > 0.0
+        return self.sample[counted], self.weight_of_sample[counted]
 
     @property
     def reports_start(self) -> bool:

@@ -19,7 +19,7 @@ from entrosparse.errors import InputError, NumericalError
 from entrosparse.inference import Inference
 from entrosparse.learning._checkpoints import Checkpoints
 from entrosparse.learning._history import Callback, EpochRecord, ends_below_start
-from entrosparse.learning._initialization import initial_model
+from entrosparse.learning._initialization import initial_model, with_fitting_scales
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._rows import Rows, Source
 from entrosparse.learning._snapshots import Snapshot, Task
@@ -30,7 +30,8 @@ from entrosparse.priors import Laplace, Prior
 
 _SPARSITY_ROWS = 256  # rows of a turn over all training rows that the Gini index is taken of
 _REPORT_TOLERANCE = 0.01  # nats per data point
-_REPORT_TURNS = 4  # at most, from the λ and σ² of the model
+_REPORT_TURNS = 4  # at most, from the λ and σ² of learning, or
+_COOLING_TURNS = 20  # as many for a learner of all rows, whose noise may still be cooling
 _NOTABLE = 0.1  # nats per data point
 
 
@@ -147,11 +148,12 @@ def train(
     with as_many_threads_as_help(source.batch_size, source.sample.shape[1], n_components):
         started = time.perf_counter()
         start_generator = torch.Generator().manual_seed(seed)
-        model = initial_model(
-            source.sample, n_components, init, prior, start_generator, source.weight_of_sample
-        )
+        rows, row_weight = source.start
+        model = initial_model(rows, n_components, init, prior, start_generator, row_weight)
+        if not learner.sees_all_rows:
+            model = with_fitting_scales(model, rows, row_weight)
         snapshot = Snapshot(
-            state=learner.start(model, source.sample, start_generator),
+            state=learner.start(model, rows, start_generator),
             generator=generator.get_state(),
             position=0,
             seconds=time.perf_counter() - started,
@@ -375,7 +377,7 @@ class _Course:
             evaluate,
             inference=state.inference,
             tolerance=_REPORT_TOLERANCE,
-            max_turns=_REPORT_TURNS,
+            max_turns=_COOLING_TURNS if self._learner.sees_all_rows else _REPORT_TURNS,
             floors=source.floors,
         )
         if self._learner.sees_all_rows:
