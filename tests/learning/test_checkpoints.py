@@ -111,6 +111,16 @@ def folder(kept, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::entrosparse.errors.ConvergenceWarning")
+def test_the_start_can_be_kept_after_going_on(tmp_path):
+    """What is read from a checkpoint does not change the start, which is better than what is learned."""
+    settings = {"learner": BatchEM(), "epochs": 4, "n_components": 5, "annealing": "none"}
+    expected = learn(**settings)
+    assert expected.history[-1].elbo < expected.history[0].elbo
+    learn_until(2, tmp_path, **settings)
+    assert_same(learn(**settings, checkpoints=Checkpoints(tmp_path, 0.0)), expected)
+
+
+@pytest.mark.filterwarnings("ignore::entrosparse.errors.ConvergenceWarning")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_goes_on_as_if_it_had_not_been_cut_off(tmp_path, name):
     """Cut off after the first minibatch, within at the end of an epoch, and before the last one."""

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -335,9 +336,12 @@ class _Course:
         return self._learner.step(self.state, batch)
 
     def _one_step_on(self) -> Snapshot:
-        """Return the state after a step: it says which tensors and numbers a checkpoint must hold."""
+        """Return the state after a step: it says which tensors and numbers a checkpoint must hold.
+
+        Checkpoints are read into its tensors, which must not be those of the start: that may be kept.
+        """
         batch = Batch(self._source.sample[: self._source.batch_size], self._schedule.weights[0])
-        return replace(self._now, state=self._learner.step(self.state, batch))
+        return replace(self._now, state=self._learner.step(deepcopy(self.state), batch))
 
     def _report(self, epoch: int, weights: EntropyWeights) -> bool:
         """Add a record to the history; return whether a callback wants to end learning."""
