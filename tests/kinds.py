@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from entrosparse.posteriors import Diagonal, Full, LowRank, Posterior
+from entrosparse.posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
+from entrosparse.priors import PRIORS
 
 RANK = 2
 
@@ -51,4 +52,25 @@ KINDS = {
     ),
 }
 FAMILIES = {"diagonal": KINDS["diagonal"], "low rank": KINDS["low rank"], "full": KINDS["full, lower"]}
-"""One kind for each family of distributions."""
+"""One kind for each family of Gaussian distributions."""
+
+FACTORIAL = {
+    "exact factorial": Kind(
+        lambda h: {"right": (h,), "left": (h,), "log_scale": (h,)},
+        lambda right, left, log_scale: ExactFactorial(right - 0.5, left - 0.5, (0.5 * log_scale).exp()),
+    ),
+    "one-sided": Kind(
+        lambda h: {"right": (h,), "log_scale": (h,)},
+        lambda right, log_scale: ExactFactorial(
+            right, torch.full_like(right, -torch.inf), (0.5 * log_scale).exp()
+        ),
+    ),
+}
+"""Kinds of exact factorial posteriors."""
+
+SIGNED = {name: prior for name, prior in PRIORS.items() if not prior.positive}
+"""The priors that Gaussian posteriors go with."""
+
+PAIRS = [(family, prior) for family in FAMILIES for prior in SIGNED]
+PAIRS += [("exact factorial", "laplace"), ("one-sided", "exponential")]
+"""The families of posteriors with the priors that they go with."""

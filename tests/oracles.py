@@ -102,3 +102,53 @@ def finite_difference(function, x: torch.Tensor, step: float = 1e-6) -> torch.Te
             shifted[index] += sign * step
             gradient[index] += sign * function(shifted) / (2.0 * step)
     return gradient
+
+
+def two_sided_density(right: float, left: float, scale: float):
+    """The logarithm of ``exp(−z²/2s² + z m/s²)``, m = right for z > 0 and −left for z < 0, and its integral's
+    edges: around zero and the peaks of both sides.
+    """
+
+    def log_density(z: float) -> float:
+        m = right if z >= 0 else -left
+        return (z * m - 0.5 * z * z) / scale**2
+
+    peaks = [max(right, 0.0), 0.0, -max(left, 0.0)]
+    # The width of a side: s for a peak inside, and that of an exponential density for one far outside.
+    widths = [scale / max(1.0, -m / scale) for m in (right, left)]
+    edges = {0.0}
+    for peak in peaks:
+        for k in (1, 4, 12, 45):
+            if peak >= 0:
+                edges |= {max(0.0, peak - k * widths[0]), peak + k * widths[0]}
+            if peak <= 0 and left > -math.inf:
+                edges |= {min(0.0, peak + k * widths[1]), peak - k * widths[1]}
+    return log_density, sorted(edges)
+
+
+def expectation(log_density, edges, function) -> float:
+    """E[function(z)] under a density that is not normalized."""
+    largest = max(log_density(z) for z in edges)
+
+    def integral(f):
+        return sum(
+            integrate.quad(
+                lambda z: math.exp(log_density(z) - largest) * f(z), *pair, epsabs=0, epsrel=1e-12, limit=200
+            )[0]
+            for pair in itertools.pairwise(edges)
+        )
+
+    return integral(function) / integral(lambda z: 1.0)
+
+
+def log_integral(log_density, edges) -> float:
+    """The logarithm of the integral of a density that is not normalized."""
+    largest = max(log_density(z) for z in edges)
+    return largest + math.log(
+        sum(
+            integrate.quad(
+                lambda z: math.exp(log_density(z) - largest), *pair, epsabs=1e-14, epsrel=1e-12, limit=200
+            )[0]
+            for pair in itertools.pairwise(edges)
+        )
+    )

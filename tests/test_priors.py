@@ -10,9 +10,10 @@ from scipy import integrate, optimize, stats
 import documents
 import oracles
 from entrosparse.priors import PRIORS
+from kinds import SIGNED
 
 DOCUMENTED = "generalised-gaussian"
-NAMES = [*PRIORS, DOCUMENTED]
+NAMES = [*SIGNED, DOCUMENTED]
 SCIPY = {
     "laplace": lambda scale: stats.laplace(scale=scale),
     "gaussian": lambda scale: stats.norm(scale=scale),
@@ -24,7 +25,7 @@ MARGINALS = [(0.0, 1.0), (0.4, 0.2), (-1.5, 0.5), (2.0, 0.05), (1e-9, 0.3)]
 
 @pytest.fixture(params=NAMES)
 def prior(request):
-    """The priors of the package, and the one of docs/extending.md."""
+    """Those that Gaussian posteriors go with, and the one of docs/extending.md."""
     if request.param == DOCUMENTED:
         return documents.module("docs/extending.md", 0).GeneralisedGaussian(1.5)
     return PRIORS[request.param]

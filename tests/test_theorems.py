@@ -15,20 +15,25 @@ from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
 from entrosparse.posteriors import Diagonal
 from entrosparse.priors import PRIORS
 from entrosparse.statistics import Statistics
-from kinds import FAMILIES
+from kinds import FACTORIAL, FAMILIES, PAIRS
 
 N, D, H = 20, 5, 3
 WEIGHTS = [EntropyWeights(), EntropyWeights(2.5, 0.4)]
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    return FAMILIES[request.param]
+@pytest.fixture(params=PAIRS, ids=" ".join)
+def pair(request):
+    return request.param
 
 
-@pytest.fixture(params=PRIORS)
-def model(request, generator):
-    return replace(make_model(D, H, generator), prior=PRIORS[request.param])
+@pytest.fixture
+def family(pair):
+    return (FAMILIES | FACTORIAL)[pair[0]]
+
+
+@pytest.fixture
+def model(pair, generator):
+    return replace(make_model(D, H, generator), prior=PRIORS[pair[1]])
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from .inference import (
     AmortizedInference,
     DiagonalEncoder,
     DiagonalInference,
+    ExactFactorialInference,
     FullInference,
     Inference,
     LowRankEncoder,
@@ -30,8 +31,8 @@ from .learning import (
 )
 from .model import SparseCodingModel, unit_columns
 from .objectives import ElboTerms, analytic_elbo, entropy_elbo, optimal_scales
-from .posteriors import Diagonal, Full, LowRank, Posterior
-from .priors import Gaussian, Laplace, Prior
+from .posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
+from .priors import Exponential, Gaussian, Laplace, Prior
 from .statistics import Statistics
 
 __all__ = [
@@ -47,6 +48,9 @@ __all__ = [
     "ElboTerms",
     "EntropyWeights",
     "EpochRecord",
+    "ExactFactorial",
+    "ExactFactorialInference",
+    "Exponential",
     "Full",
     "FullInference",
     "Gaussian",

@@ -5,6 +5,7 @@ in nats.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 SQRT_HALF = math.sqrt(0.5)
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 LOG_2PI = math.log(2.0 * math.pi)
+_FAR, _FRACTIONS = 6.0, 20  # Where the continued fraction of a tail takes over, and its levels: 1e-13 there.
 
 
 def soft_magnitude(mean: Tensor, scale: Tensor) -> Tensor:
@@ -82,3 +84,53 @@ def isotropic_gaussian_entropy(variance: Tensor, n_dimensions: Tensor | float) -
 def laplace_entropy(scale: Tensor) -> Tensor:
     """Return ``log(2eλ)`` in nats for each scale λ (Eq. 72)."""
     return torch.log(scale) + (math.log(2.0) + 1.0)
+
+
+class HalfLine(NamedTuple):
+    """What :func:`half_line` returns, each of the shape of a."""
+
+    log_mass: Tensor
+    log_peaked_mass: Tensor
+    mean: Tensor
+    variance: Tensor
+    entropy: Tensor
+
+
+def half_line(a: Tensor) -> HalfLine:
+    r"""Return mass, mean, variance and entropy of the density ``exp(ay − y²/2) / mass`` on y ≥ 0.
+
+    That is ``N(a, 1)``, cut off below zero. With :math:`h = \varphi(a)/\Phi(a)` its mass is
+    :math:`\sqrt{2\pi} e^{a^2/2} \Phi(a)`, its mean ``a + h``, its variance ``1 − h (a + h)`` and its entropy
+    :math:`\log(\sqrt{2\pi e}\, \Phi(a)) - ah/2`. Each has as many digits for a far below zero, where it is an
+    exponential density of mean ``−1/a``, as elsewhere. At ``a = −∞`` the mass is 0.
+    The peaked mass is ``mass / exp(max(a, 0)²/2)``, which keeps its digits for large a.
+
+    Parameters
+    ----------
+    a : Tensor
+        The mean before the cut.
+    """
+    outside = a == -torch.inf
+    a = a.masked_fill(outside, -1.0)
+    scaled = torch.special.erfcx(SQRT_HALF * a.abs())
+    decay = torch.exp(-0.5 * a.square())
+    inside = 1.0 - 0.5 * decay * scaled  # Φ(|a|)
+    hazard = torch.where(a > 0, decay / (math.sqrt(2.0 * math.pi) * inside), SQRT_2_OVER_PI / scaled)
+    mean = a + hazard
+    variance = 1.0 - hazard * mean
+    far = a < -_FAR
+    if bool(far.any()):  # Digits would cancel there.
+        x = -a.clamp(max=-_FAR)
+        fraction = x
+        for k in range(_FRACTIONS, 2, -1):
+            fraction = x + k / fraction
+        rest = 2.0 / fraction
+        tail = 1.0 / (x + rest)
+        mean = torch.where(far, tail, mean)
+        variance = torch.where(far, (rest - tail) * tail, variance)
+    log_inside = torch.log(torch.where(a > 0, 2.0 * inside, scaled)) - math.log(2.0)
+    square = torch.where(a > 0, 0.5 * a.square(), 0.0)
+    log_peaked_mass = 0.5 * LOG_2PI + log_inside
+    entropy = 0.5 * (LOG_2PI + 1.0) + log_inside - 0.5 * a * torch.where(a > 0, hazard, mean)
+    log_mass = (log_peaked_mass + square).masked_fill(outside, -torch.inf)
+    return HalfLine(log_mass, log_peaked_mass, mean, variance, entropy)

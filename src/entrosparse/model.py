@@ -114,10 +114,16 @@ class SparseCodingModel:
         return z @ self.dictionary.T + self.noise_variance.sqrt() * noise, z
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return ``log p(x, z)`` in nats for x (..., D) and z (..., H); the result has shape (...)."""
-        residual = (x - z @ self.dictionary.T).square().sum(-1)
+        """Return ``log p(x, z)`` in nats for x (..., D) and z (..., H); the result has shape (...).
+
+        NaN are entries that were not seen: they have no likelihood.
+        """
+        x, observed = split_missing(x)
+        n_entries = self.n_features if observed is None else observed.sum(-1)
+        error = x - z @ self.dictionary.T
+        residual = (error if observed is None else observed * error).square().sum(-1)
         log_likelihood = -0.5 * (
-            self.n_features * (LOG_2PI + self.noise_variance.log()) + residual / self.noise_variance
+            n_entries * (LOG_2PI + self.noise_variance.log()) + residual / self.noise_variance
         )
         return log_likelihood + self.prior.log_prob(z, self.prior_scale).sum(-1)
 

@@ -4,6 +4,7 @@ The analytic ones are pure functions of :class:`~entrosparse.statistics.Statisti
 the l1 objective is minimized.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -16,6 +17,8 @@ from entrosparse.errors import InputError
 from entrosparse.model import SparseCodingModel, split_missing
 from entrosparse.posteriors import Posterior
 from entrosparse.statistics import Statistics
+
+_NUMBERS_AT_ONCE = 2**24  # Numbers of sampled codes and data that are held at a time.
 
 
 @final
@@ -171,6 +174,57 @@ def monte_carlo_elbo(
     return (log_joint.mean(0) + posterior.entropy()).mean()
 
 
+def importance_log_likelihood(
+    posterior: Posterior,
+    x: Tensor,
+    model: SparseCodingModel,
+    n_samples: int,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Estimate ``log p(x_n)`` of each data point by importance sampling from its posterior.
+
+    ``p(x) = E_q[p(x, z) / q(z)]``. On average the logarithm of a mean over samples is not above
+    ``log p(x)`` and not below the ELBO, and it rises to the former with the number of samples.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Where codes are drawn from. The closer it is to the true posterior, the fewer samples are needed: full
+        and low-rank covariances are better than diagonal ones.
+    x : Tensor of shape (N, D)
+        The data points; NaN are entries that were not seen.
+    model : SparseCodingModel
+        W, λ and σ².
+    n_samples : int
+        Samples for each data point, at least 2.
+    generator : torch.Generator, optional
+        Source of randomness.
+
+    Returns
+    -------
+    log_likelihood : Tensor of shape (N,)
+        Nats, in float64.
+    standard_error : Tensor of shape (N,)
+        Of the estimates, from the spread of the ratios ``p(x, z) / q(z)`` that were seen. Where the tails of
+        q are lighter than those of the true posterior, rare large ratios are missing, and it is too small.
+
+    Raises
+    ------
+    InputError
+        If ``n_samples`` is below 2.
+    """
+    if n_samples < 2:
+        raise InputError(f"the 'n_samples' parameter must be an integer >= 2; got {n_samples}")
+    at_once = max(1, _NUMBERS_AT_ONCE // (len(x) * sum(model.dictionary.shape)))
+    log_ratios = []
+    for first in range(0, n_samples, at_once):
+        z = posterior.sample(min(at_once, n_samples - first), generator)
+        log_ratios.append((model.log_joint(x, z) - posterior.log_prob(z)).double())
+    log_ratio = torch.cat(log_ratios)
+    log_likelihood = log_ratio.logsumexp(0) - math.log(n_samples)
+    return log_likelihood, (log_ratio - log_likelihood).exp().std(0) / n_samples**0.5
+
+
 def l1_objective(codes: Tensor, x: Tensor, dictionary: Tensor, penalty: float | Tensor) -> Tensor:
     """Evaluate deterministic sparse coding, ``Σ_n ‖x − Wz‖² + penalty Σ_nh |z_h|`` (Eq. 2); minimized.
 
@@ -212,7 +266,7 @@ def pointwise_elbo(posterior: Posterior, x: Tensor, model: SparseCodingModel) ->
     their mean is the entropy ELBO (15).
     """
     seen, observed = split_missing(x)
-    statistic = model.prior.expected_statistic(posterior.mean, posterior.marginal_scale())
+    statistic = posterior.expected_statistic(model.prior)
     log_prior = model.prior.expected_log_prob(statistic, model.prior_scale).sum(1)
     n_entries = x.shape[1] if observed is None else observed.sum(1)
     residual = posterior.expected_residual(model.dictionary, seen, observed)

@@ -9,16 +9,18 @@ import torch
 
 from entrosparse.errors import InputError
 from entrosparse.inference import (
+    EXACT_LEARNING_SWEEPS,
     LEARNING_SWEEPS,
     DiagonalEncoder,
     DiagonalInference,
+    ExactFactorialInference,
     FullInference,
     Inference,
     LowRankEncoder,
     LowRankInference,
 )
 from entrosparse.learning import AdamLearner, BatchEM, Learner, MakeEncoder, OnlineEM, RefinedEM
-from entrosparse.posteriors import Diagonal, Full, LowRank, Posterior
+from entrosparse.posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
 from entrosparse.priors import PRIORS, Prior
 
 
@@ -62,6 +64,11 @@ COVARIANCES = {
         Full,
         lambda rank: FullInference(tolerance=0.0, max_iterations=1),
         lambda rank, dtype: FullInference(1e-4 if dtype == torch.float32 else 1e-8, max_iterations=1000),
+    ),
+    "exact-factorial": Covariance(
+        ExactFactorial,
+        lambda rank: EXACT_LEARNING_SWEEPS,
+        lambda rank, dtype: ExactFactorialInference(tolerance=1e-4, max_iterations=20_000),
     ),
 }
 """Covariances of the posterior by name."""
@@ -126,15 +133,29 @@ class Recipe:
         return BatchEM(self.learning_inference(n_components), tolerance=tolerance)
 
     def learning_inference(self, n_components: int) -> Inference:
-        """Return the solver of a few iterations that learning uses."""
+        """Return the solver of a few iterations that learning uses.
+
+        Raises
+        ------
+        InputError
+            If there are no posteriors of this covariance under the prior.
+        """
         if not isinstance(self.covariance, str):
             return self.covariance
+        COVARIANCES[self.covariance].posterior.check_prior(self.prior_part)
         return COVARIANCES[self.covariance].learning(min(self.rank, n_components))
 
     def final_inference(self, n_components: int, dtype: torch.dtype) -> Inference:
-        """Return the solver that finds codes once a model is learned, exact to the dtype of the data."""
+        """Return the solver that finds codes once a model is learned, exact to the dtype of the data.
+
+        Raises
+        ------
+        InputError
+            If there are no posteriors of this covariance under the prior.
+        """
         if not isinstance(self.covariance, str):
             return self.covariance
+        COVARIANCES[self.covariance].posterior.check_prior(self.prior_part)
         return COVARIANCES[self.covariance].final(min(self.rank, n_components), dtype)
 
     def encoder(self, n_components: int) -> MakeEncoder | None:
@@ -148,6 +169,7 @@ def _variational(recipe: Recipe, n_components: int) -> Learner:
 
 
 def _encoder(recipe: Recipe, n_components: int) -> Learner:
+    Diagonal.check_prior(recipe.prior_part)
     make = recipe.encoder(n_components)
     if make is None:
         known = " or ".join(repr(name) for name, parts in COVARIANCES.items() if parts.encoder)
@@ -159,6 +181,7 @@ def _encoder(recipe: Recipe, n_components: int) -> Learner:
 
 
 def _refined(recipe: Recipe, n_components: int) -> Learner:
+    Diagonal.check_prior(recipe.prior_part)
     online = OnlineEM(recipe.learning_inference(n_components))
     return RefinedEM(online, recipe.encoder(n_components) or DiagonalEncoder)
 

@@ -77,7 +77,7 @@ class Statistics:
         """
         row_weight = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
         deviation = posterior.marginal_scale()
-        statistic = prior.expected_statistic(posterior.mean, deviation)
+        statistic = posterior.expected_statistic(prior)
         total_weight = row_weight.double().sum()
         x, observed = split_missing(x)
         cross_moment = x.T @ (posterior.mean * row_weight[:, None])

@@ -12,9 +12,9 @@ from entrosparse.errors import ConvergenceWarning
 from entrosparse.inference import DiagonalInference, stationarity
 from entrosparse.inference._newton_steps import _conjugate_gradients
 from entrosparse.inference._problem import EStepProblem
-from entrosparse.priors import PRIORS
+from kinds import SIGNED
 
-each_prior = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
+each_prior = pytest.mark.parametrize("prior", SIGNED.values(), ids=SIGNED)
 
 
 def incomplete(x, generator):

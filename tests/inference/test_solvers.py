@@ -18,6 +18,7 @@ from entrosparse.learning import evaluate
 from entrosparse.learning._initialization import initial_model
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.priors import PRIORS
+from kinds import SIGNED
 
 ANNEALED = EntropyWeights(prior=2.0, likelihood=0.6)
 KINDS = {
@@ -27,7 +28,7 @@ KINDS = {
 }
 each_kind = pytest.mark.parametrize("kind", [kind for kind, _ in KINDS.values()], ids=KINDS)
 each_tight_kind = pytest.mark.parametrize(("kind", "tight"), KINDS.values(), ids=KINDS)
-each_prior = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
+each_prior = pytest.mark.parametrize("prior", SIGNED.values(), ids=SIGNED)
 
 
 def elbo_of(posterior, x, model, weights=EntropyWeights()):

@@ -14,10 +14,11 @@ from entrosparse.metrics import match_atoms
 from entrosparse.model import unit_columns
 from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
 from entrosparse.posteriors import Diagonal
-from entrosparse.priors import PRIORS, Gaussian, Laplace
+from entrosparse.priors import Gaussian, Laplace
 from entrosparse.reproduce.shared.gradient_em import GradientEM
 from entrosparse.reproduce.shared.joint_lbfgs import JointLBFGS
 from entrosparse.statistics import Statistics
+from kinds import SIGNED
 
 ANNEALED = EntropyWeights(0.8, 0.7)  # with an upper bound
 
@@ -30,7 +31,7 @@ def small(generator):
 
 
 @pytest.mark.parametrize("weights", [EntropyWeights(), ANNEALED])
-@pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
+@pytest.mark.parametrize("prior", SIGNED.values(), ids=SIGNED)
 def test_joint_lbfgs_climbs_to_a_stationary_point(small, prior, weights):
     """There the best posteriors at the model's λ, σ² gain nothing, and neither does another W."""
     x = small[1]

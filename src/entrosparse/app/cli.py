@@ -128,7 +128,7 @@ def _parser() -> ArgumentParser:
     encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
     rows = "INPUT is a .npy or .npz array, one prepared data point per row"
     encode.add_argument("--rows", action="store_true", help=rows)
-    kinds = "diagonal, low-rank or full, of the posteriors that are written; that of the run by default"
+    kinds = "of the posteriors that are written, as in fit; that of the run by default"
     encode.add_argument("--covariance", type=str, help=kinds)
     encode.add_argument("--out", type=str, required=True, help="new file of the codes, .npz")
     encode.add_argument("--overwrite", action="store_true", help="replace a file of codes that is there")

@@ -55,9 +55,11 @@ class FitConfig:
     n_components: int = _setting(100, "number of generative fields H", 1)
     patch_size: int = _setting(16, "side of the square patches, in pixels", 2, 1024)
     n_patches: int = _setting(204_800, "patches drawn from the images for learning", 1, 10**8)
-    covariance: str = _setting("diagonal", "covariance of the posteriors: diagonal, low-rank or full")
+    covariance: str = _setting(
+        "diagonal", "covariance of the posteriors: diagonal, low-rank, full or exact-factorial"
+    )
     rank: int = _setting(5, "rank of the low-rank covariance", 1, 10**4)
-    prior: str = _setting("laplace", "prior of the codes: laplace or gaussian")
+    prior: str = _setting("laplace", "prior of the codes: laplace, gaussian or exponential")
     epochs: int = _setting(10, "passes over the patches", 1, 10**5)
     batch_size: int = _setting(512, "patches per minibatch", 1)
     annealing: str = _setting("none", "entropy annealing: none, prior, likelihood or tempering")

@@ -21,7 +21,7 @@ from entrosparse.estimators._units import StandardizedRows, Units
 from entrosparse.inference import Inference, infer_in_chunks
 from entrosparse.learning._rows import check_weights
 from entrosparse.model import SparseCodingModel, check_device
-from entrosparse.objectives import ElboTerms, entropy_elbo, pointwise_elbo
+from entrosparse.objectives import ElboTerms, entropy_elbo, importance_log_likelihood, pointwise_elbo
 from entrosparse.posteriors import Posterior
 from entrosparse.recipes import Recipe
 from entrosparse.statistics import Statistics
@@ -119,6 +119,39 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         ]
         return np.concatenate(values)
 
+    def log_likelihood(
+        self, X: Any, n_samples: int = 1000
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Estimate the log-likelihood of each sample, of which :meth:`score_samples` is a lower bound.
+
+        It is estimated by importance sampling, with codes drawn from the posteriors of ``covariance``; "full"
+        and "low-rank" need fewer draws than the others.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, or table on disk of shape (n_samples_X, n_features)
+            Data; of NaN entries there is no likelihood.
+        n_samples : int
+            Draws for each sample, at least 2.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples_X,)
+            Nats. Estimates are too low rather than too high, and less so the more draws there are.
+        standard_error : ndarray of shape (n_samples_X,)
+            Nats. It is too small where the true posterior has heavier tails than the one drawn from. Beyond
+            about 0.5 neither number can be relied on, and more draws or another covariance are needed.
+        """
+        check_is_fitted(self)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        generator = torch.Generator(self.device).manual_seed(seed)
+        values, errors = [], []
+        for x, posterior in self._posteriors(X):
+            value, error = importance_log_likelihood(posterior, x, self._model.to(x), n_samples, generator)
+            values.append(self._units.pointwise_elbo(value, x))
+            errors.append(error.numpy(force=True))
+        return np.concatenate(values), np.concatenate(errors)
+
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
         """Return the mean ELBO of the samples, in nats: higher is better.
 
@@ -194,15 +227,17 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     ) -> dict[str, Any]:
         """Take over a model, and return the attributes that this sets.
 
-        Atoms are put in falling order of prior scale, with the largest entry of each positive. They stay as
-        they are under an encoder, whose outputs belong to certain latents, and while there is more to learn.
+        Atoms are put in falling order of prior scale, with the largest entry of each positive, unless signs
+        matter. They stay as they are under an encoder, whose outputs belong to certain latents, and while
+        there is more to learn.
         """
         model = model.to("cpu")
         if reorder and inference is None:
             order = torch.argsort(model.prior_scale, descending=True, stable=True)
             dictionary = model.dictionary[:, order]
             largest = dictionary.gather(0, dictionary.abs().argmax(0, keepdim=True))
-            dictionary = dictionary * torch.where(largest < 0, -1.0, 1.0)
+            if not model.prior.positive:
+                dictionary = dictionary * torch.where(largest < 0, -1.0, 1.0)
             model = replace(model, dictionary=dictionary, prior_scale=model.prior_scale[order])
         restored = units.model(model)
         self._units, self._model, self._inference = units, model, inference

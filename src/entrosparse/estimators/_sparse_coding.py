@@ -50,12 +50,14 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     n_components : int, default=None
         Number of latents H; by default as many as features, but at most 256. It may exceed the number of
         features.
-    covariance : {"diagonal", "low-rank", "full"} or Inference, default="diagonal"
-        Covariance of the Gaussian posterior of each data point, or the solver that finds it.
+    covariance : {"diagonal", "low-rank", "full", "exact-factorial"} or Inference, default="diagonal"
+        Covariance of the Gaussian posterior of each data point, or the solver that finds it. That of
+        "exact-factorial", the best of all without correlations, is not Gaussian.
     rank : int, default=5
         Rank of the low-rank covariance.
-    prior : {"laplace", "gaussian"} or Prior, default="laplace"
-        Prior of the codes.
+    prior : {"laplace", "gaussian", "exponential"} or Prior, default="laplace"
+        Prior of the codes. Under "exponential" none is negative, ``mean_`` is 0, and the covariance must be
+        "exact-factorial".
     inference : {"variational", "encoder", "refined"}, default="variational"
         Optimize each posterior, read it from a learned encoder, or refine the encoder's answer.
     annealing : str or callable, default="none"
@@ -94,13 +96,14 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        Atoms of unit length, in falling order of prior scale; the largest entry of each is positive.
+        Atoms of unit length, in falling order of prior scale; the largest entry of each is positive,
+        unless codes are never negative.
     prior_scale_ : ndarray of shape (n_components,), float64
         λ, in data units.
     noise_variance_ : float
         σ², in squared data units.
     mean_ : ndarray of shape (n_features,)
-        Mean of the training data.
+        Mean of the training data; 0 where codes are never negative.
     elbo_ : float
         ELBO in nats per sample, of training data: of all for "batch", and of at most 2,048 samples, spread
         evenly over the data, for "online", or of about as many last ones after :meth:`partial_fit`. For a
@@ -231,7 +234,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         learner = self._learner(len(rows))
         if learner.sees_all_rows:
             rows, weights = without_repeats(rows, weights)
-        units = Units.from_rows(rows, weights)
+        units = Units.from_rows(rows, weights, not self._recipe().prior_part.positive)
         told = HistoryInUnits(
             self, rows, weights, units, self._epochs(learner, len(rows)), learner.sees_all_rows
         )
@@ -314,7 +317,8 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             samples, stream = (np.array(rows[:]), weights), None if first else self._stream
             dictionary, model = self._initial_dictionary(), None if first or stream else self._model
             if first:
-                stream = Stream.first(samples, learner, begin, self.device)
+                centred = not self._recipe().prior_part.positive
+                stream = Stream.first(samples, learner, begin, self.device, centred)
             else:
                 stream = (stream or Stream(self._units, self.device)).then(samples, learner, begin)
             self.n_iter_ += 1

@@ -72,9 +72,9 @@ class Stream:
     n_begun: int = 0
 
     @classmethod
-    def first(cls, samples: Samples, learner: Learner, begin: Begin, device: str) -> "Stream":
+    def first(cls, samples: Samples, learner: Learner, begin: Begin, device: str, centred: bool) -> "Stream":
         """Return the stream after its first batch, from whose samples learning begins."""
-        return cls._begun((samples,), learner, begin, device, False)
+        return cls._begun((samples,), learner, begin, device, False, centred)
 
     def then(self, samples: Samples, learner: Learner, begin: Begin) -> "Stream":
         """Return the stream after a further batch.
@@ -85,16 +85,24 @@ class Stream:
         early = (*self.early, samples) if self.early else ()
         n_early = sum(len(X) for X, _ in early)
         if early and n_early >= 2 * self.n_begun:
-            return self._begun(early, learner, begin, self.device, self.warned)
+            centred = not self.state.model.prior.positive
+            return self._begun(early, learner, begin, self.device, self.warned, centred)
         stream = self if self.state is not None else self._started((samples,), begin)
         return replace(stream.learned(samples, learner), early=early if n_early < _EARLY else ())
 
     @classmethod
     def _begun(
-        cls, early: tuple[Samples, ...], learner: Learner, begin: Begin, device: str, warned: bool
+        cls,
+        early: tuple[Samples, ...],
+        learner: Learner,
+        begin: Begin,
+        device: str,
+        warned: bool,
+        centred: bool,
     ) -> "Stream":
         X, weights = _joined(early)
-        stream = cls(Units.from_rows(as_rows(X), weights), device, warned=warned)._started(early, begin)
+        units = Units.from_rows(as_rows(X), weights, centred)
+        stream = cls(units, device, warned=warned)._started(early, begin)
         for samples in early:
             stream = stream.learned(samples, learner)
         return replace(stream, early=early if len(X) < _EARLY else (), n_begun=len(X))

@@ -36,7 +36,7 @@ class Units:
     Attributes
     ----------
     mean : ndarray of shape (D,)
-        Mean of the entries seen of each feature; 0 where none was seen.
+        Mean of the entries seen of each feature; 0 where none was seen, and for data that are not centred.
     scale : float
         Root mean square of all entries seen, around the means. For data without spread it is that of the
         means, or 1 if all are 0.
@@ -46,8 +46,10 @@ class Units:
     scale: float
 
     @classmethod
-    def from_rows(cls, rows: TableRows, sample_weight: NDArray[np.float64] | None) -> Self:
-        """Return the units of data, read in blocks of rows.
+    def from_rows(
+        cls, rows: TableRows, sample_weight: NDArray[np.float64] | None, centred: bool = True
+    ) -> Self:
+        """Return the units of data, read in blocks of rows; those that are not centred have the mean 0.
 
         Raises
         ------
@@ -88,6 +90,9 @@ class Units:
             raise InputError(
                 f"the 'X' parameter must hold values up to {most:g} in {rows.dtype}; got {size:.3g}"
             )
+        if not centred:
+            squares += float(count @ (mean / (size or 1.0)) ** 2)
+            mean[:] = 0.0
         scale = size * float(np.sqrt(squares / count.sum()))
         if scale == 0.0:
             scale = float(np.sqrt(np.mean((mean / (size or 1.0)) ** 2))) * size or 1.0

@@ -7,6 +7,9 @@ from entrosparse.inference._diagonal_solver import STARTING_SWEEPS as STARTING_S
 from entrosparse.inference._diagonal_solver import DiagonalInference as DiagonalInference
 from entrosparse.inference._encoders import DiagonalEncoder as DiagonalEncoder
 from entrosparse.inference._encoders import LowRankEncoder as LowRankEncoder
+from entrosparse.inference._factorial_solver import EXACT_LEARNING_SWEEPS as EXACT_LEARNING_SWEEPS
+from entrosparse.inference._factorial_solver import ExactFactorialInference as ExactFactorialInference
+from entrosparse.inference._factorial_solver import learning_sweeps as learning_sweeps
 from entrosparse.inference._full_solver import FullInference as FullInference
 from entrosparse.inference._low_rank_solver import LowRankInference as LowRankInference
 from entrosparse.inference._problem import stationarity as stationarity

@@ -177,16 +177,21 @@ class _State:
 def _start(problem: EStepProblem, start: Posterior | None) -> _State:
     """Start from other posteriors, or from those under a Gaussian prior of the same variances."""
     if start is None:
-        deviation = problem.prior.deviation(problem.prior_scale)
-        precision, _ = precision_of(problem.shared_hessian.double(), deviation.double().unsqueeze(0) ** -2)
-        covariance = torch.cholesky_inverse(torch.linalg.cholesky_ex(precision[0]).L).to(deviation)
-        mean = (covariance @ problem.linear.T).T
+        mean, deviation = wiener_means(problem), problem.prior.deviation(problem.prior_scale)
         scale = torch.hypot(problem.diagonal().sqrt(), deviation.reciprocal()).reciprocal()
         scale = _column_major(scale.expand_as(mean))
     else:
         mean, scale = _column_major(start.mean), _column_major(start.marginal_scale())
     at_rest = torch.zeros_like(mean[:, :1])
     return _State(mean, scale, mean, at_rest, torch.full_like(at_rest, torch.inf))
+
+
+def wiener_means(problem: EStepProblem) -> Tensor:
+    """Return the means under a Gaussian prior of the same variances, (N, H) and column-major."""
+    deviation = problem.prior.deviation(problem.prior_scale)
+    precision, _ = precision_of(problem.shared_hessian.double(), deviation.double().unsqueeze(0) ** -2)
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky_ex(precision[0]).L).to(deviation)
+    return (covariance @ problem.linear.T).T
 
 
 def _sweep(problem: EStepProblem, state: _State, latents: list[slice], curvature: Tensor) -> _State:

@@ -116,9 +116,8 @@ class EStepProblem:
 
     def stationarity(self, posterior: Posterior) -> Tensor:
         """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation."""
-        mean, scale = posterior.mean, posterior.marginal_scale()
-        by_mean = (scale * self.gradient(mean, scale)[0]).abs().amax(1)
-        return torch.maximum(by_mean, posterior.stationarity(self.hessian(), self.curvature(mean, scale)))
+        gradient = self.likelihood_gradient(posterior.mean)
+        return posterior.distance_from_optimum(gradient, self.hessian(), self.prior, self.prior_scale)
 
 
 def stationarity(
@@ -126,8 +125,8 @@ def stationarity(
 ) -> Tensor:
     """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation.
 
-    For Eq. 17 at fixed λ and σ², this is the larger of two numbers: the gradient in ν, times τ, and
-    how far the covariance is from its own optimum (:meth:`~entrosparse.posteriors.Posterior.stationarity`).
+    This is for Eq. 17 at fixed λ and σ²; see
+    :meth:`~entrosparse.posteriors.Posterior.distance_from_optimum`.
     """
     return EStepProblem.from_data(x, model, weights).stationarity(posterior)
 

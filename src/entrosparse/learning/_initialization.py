@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from entrosparse.errors import InputError
-from entrosparse.inference import LEARNING_SWEEPS
+from entrosparse.inference import learning_sweeps
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._turns import evaluate
 from entrosparse.model import SparseCodingModel, split_missing, unit_columns
@@ -156,10 +156,13 @@ def initial_model(
                 f"the 'init' array must have columns of finite length above zero; got {n_bad} others"
             )
     atoms = unit_columns(atoms).contiguous()
-    statistic, tiny = prior.statistic(x @ atoms), torch.finfo(x.dtype).tiny
+    codes, tiny = x @ atoms, torch.finfo(x.dtype).tiny
+    if prior.positive:  # Atoms point to where the data reach farther.
+        sign = torch.where(row_weight @ codes**3 < 0.0, -1.0, 1.0)
+        atoms, codes = atoms * sign, (codes * sign).clamp_min(0.0)
     return SparseCodingModel(
         dictionary=atoms,
-        prior_scale=(0.5 * prior.optimal_scale(row_weight @ statistic)).clamp_min(tiny**0.25),
+        prior_scale=(0.5 * prior.optimal_scale(row_weight @ prior.statistic(codes))).clamp_min(tiny**0.25),
         noise_variance=(0.5 * row_weight @ x.square().mean(1)).clamp_min(tiny**0.25),
         prior=prior,
     )
@@ -185,7 +188,7 @@ def with_fitting_scales(
     turn = evaluate(
         model,
         x[some],
-        LEARNING_SWEEPS,
+        learning_sweeps(model.prior),
         _SCALE_TOLERANCE,
         _SCALE_TURNS,
         sample_weight=None if sample_weight is None else sample_weight[some],

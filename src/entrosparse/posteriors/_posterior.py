@@ -1,4 +1,4 @@
-"""What every Gaussian posterior ``q(z | x) = N(ν, T)`` offers to statistics and objectives."""
+"""What every posterior ``q(z | x)`` offers to statistics and objectives."""
 
 from abc import ABC, abstractmethod
 from dataclasses import fields
@@ -7,9 +7,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from entrosparse.priors import Prior
+
 
 class Posterior(ABC):
-    """A batch of N Gaussian posteriors over H latents, one per data point.
+    """A batch of N posteriors over H latents, one per data point.
+
+    They are Gaussian, ``N(ν, T)``, unless a family has its own :meth:`check_prior`,
+    :meth:`expected_statistic`, :meth:`log_prob` and :meth:`distance_from_optimum`.
 
     Attributes
     ----------
@@ -18,6 +23,11 @@ class Posterior(ABC):
     """
 
     mean: Tensor
+
+    @classmethod
+    def check_prior(cls, prior: Prior) -> None:
+        """Raise InputError unless such posteriors have an ELBO under the prior."""
+        prior.expected_statistic(torch.zeros(1), torch.ones(1))
 
     @abstractmethod
     def marginal_scale(self) -> Tensor:
@@ -29,7 +39,11 @@ class Posterior(ABC):
 
     @abstractmethod
     def entropy(self) -> Tensor:
-        """Return ``½ log |2πe T|`` in nats, shape (N,)."""
+        """Return ``H[q]`` in nats, shape (N,): ``½ log |2πe T|`` of a Gaussian."""
+
+    def expected_statistic(self, prior: Prior) -> Tensor:
+        """Return ``E[t(z_h)]`` for the statistic t of a prior, shape (N, H)."""
+        return prior.expected_statistic(self.mean, self.marginal_scale())
 
     @abstractmethod
     def weighted_covariance(self, sample_weight: Tensor) -> Tensor:
@@ -71,6 +85,30 @@ class Posterior(ABC):
         ``hessian`` is s G, of shape (H, H) or (N, H, H), and ``curvature`` is c, of shape (N, H), the
         curvature of the prior's expected energy.
         """
+
+    def distance_from_optimum(
+        self, likelihood_gradient: Tensor, hessian: Tensor, prior: Prior, prior_scale: Tensor
+    ) -> Tensor:
+        """Return how far q is from the best of its family, shape (N,), in nats per posterior deviation.
+
+        It is the larger of two numbers: the gradient in ν, times τ, and how far T is from its own optimum.
+
+        Parameters
+        ----------
+        likelihood_gradient : Tensor of shape (N, H)
+            ``s (Gν − b)``.
+        hessian : Tensor of shape (H, H) or (N, H, H)
+            s G.
+        prior : Prior
+            The prior.
+        prior_scale : Tensor of shape (H,)
+            λ, which includes γ.
+        """
+        scale = self.marginal_scale()
+        gradient = likelihood_gradient + prior.majorizer(self.mean, scale, prior_scale) * self.mean
+        by_mean = (scale * gradient).abs().amax(1)
+        curvature = prior.curvature(self.mean, scale, prior_scale)
+        return torch.maximum(by_mean, self.stationarity(hessian, curvature))
 
     def sample(self, n_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw samples, shape (n_samples, N, H); differentiable in the parameters (reparameterized)."""

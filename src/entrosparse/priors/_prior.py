@@ -24,6 +24,9 @@ class Prior(ABC):
     name: ClassVar[str]
     """Name of the family, in model files and where a prior is chosen by name."""
 
+    positive: ClassVar[bool] = False
+    """Whether codes are never negative: then the sign of an atom matters, and the mean of the data too."""
+
     # --- what objectives need
 
     @abstractmethod
@@ -83,6 +86,16 @@ class Prior(ABC):
         that touches the expected energy at ``±mean`` and lies above it elsewhere.
         """
         raise self._lacks("majorizer")
+
+    def slopes(self, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the slopes of ``−log p`` in ``|z|``, for z < 0 and for z > 0, if it is linear on both sides.
+
+        Exact factorial posteriors need them, and nothing else.
+        """
+        raise InputError(
+            f"exact factorial posteriors need a prior that is linear on either side of zero, with a method "
+            f"'slopes'; {type(self).__name__} has none"
+        )
 
     def _lacks(self, method: str) -> InputError:
         return InputError(
