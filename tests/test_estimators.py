@@ -43,6 +43,8 @@ VARIANTS = {
     "default": SparseCoding(),
     "full": SparseCoding(covariance="full", max_epochs=100),
     "encoder": SparseCoding(inference="encoder", max_epochs=3),
+    "exact factorial": SparseCoding(covariance="exact-factorial", max_epochs=20),
+    "exponential": SparseCoding(covariance="exact-factorial", prior="exponential", max_epochs=20),
 }
 MORE_CHECKS = [
     check_dataframe_column_names_consistency,
