@@ -169,14 +169,9 @@ def main() -> None:
             print(lines[-1], flush=True)
     if options.write:
         table = "\n".join(lines).strip()
-        numbers = {
-            "cost": gaussian_cost.section(),
-            "n": f"{options.n:,}",
-            "n_learn": f"{N_LEARN:,}",
-            "cosine": least,
-            "error": largest,
-        }
-        (DOCS / "calibration.md").write_text(TEXT.format(table=table, **numbers), encoding="utf-8")
+        numbers = {"n": f"{options.n:,}", "n_learn": f"{N_LEARN:,}", "cosine": least, "error": largest}
+        text = TEXT.format(table=table, cost=gaussian_cost.section(), **numbers)
+        (DOCS / "calibration.md").write_text(text, encoding="utf-8")
         draw(curves).savefig(DOCS / "calibration.png")
 
 

@@ -31,26 +31,27 @@ SOLVERS = {
 }
 TEXT = """## How much does the Gaussian cost?
 
-A Gaussian is not the posterior under a Laplace prior. With one latent the exact factorial posterior is the true
-one, and a Gaussian loses 0.045, 0.013 and 0.001 nats of it at λ/σ = 0.3, 1 and 3, averaged over the data of the
-model (`tests/inference/test_factorial_solver.py` holds this against quadrature). Below are all kinds of
-posteriors of one model, with H = {n_components} and D = {n_features}, that was learned with diagonal posteriors
-from {n_learn} patches of the photographs that come with scikit-image; its λ/σ go from {least:.2f} to {most:.2f}.
-The bounds are those of {n_heldout} other patches at the λ and σ² of the model, so that there is one log p(x) for
-all to reach. Intervals are counted on {n_codes} data points drawn from the model, as above.
+A Gaussian is not the posterior under a Laplace prior. With one latent the exact factorial posterior is
+the true one, and a Gaussian loses 0.045, 0.013 and 0.001 nats of it at λ/σ = 0.3, 1 and 3, averaged over
+the data of the model (`tests/inference/test_factorial_solver.py` holds this against quadrature). Below
+are all kinds of posteriors of one model, with H = {n_components} and D = {n_features}, that was learned
+with diagonal posteriors from {n_learn} patches of the photographs that come with scikit-image; its λ/σ
+go from {least:.2f} to {most:.2f}. The bounds are those of {n_heldout} other patches at the λ and σ² of
+the model, so that there is one log p(x) for all to reach. Intervals are counted on {n_codes} data points
+drawn from the model, as above.
 
 {table}
 
-Bounds and log-likelihoods are in nats per patch, coverage in per cent. The log-likelihood is that of importance
-sampling with {n_draws} draws from each posterior, as in `SparseCoding.log_likelihood`, with the standard error of
-its mean; "largest error" is that of one patch. Where tails of a posterior are too light, the estimate is too low
-and its error optimistic.
+Bounds and log-likelihoods are in nats per patch, coverage in per cent. The log-likelihood is that of
+importance sampling with {n_draws} draws from each posterior, as in `SparseCoding.log_likelihood`, with
+the standard error of its mean; "largest error" is that of one patch. Where tails of a posterior are too
+light, the estimate is too low and its error optimistic.
 
-The exact form gains {gain:.2f} nats over the diagonal Gaussian and takes {factor:.0f} times as long. The full
-Gaussian is {full_gain:.2f} nats above the exact factorial posterior, and {gap:.2f} below its own estimate of
-log p(x). The exact form raises bounds and not calibration: without correlations, it fits the same conditional
-widths. **Use `covariance="full"` for intervals, and "exact-factorial" for a tighter bound at little memory, or
-for codes that are never negative.**
+The exact form gains {gain:.2f} nats over the diagonal Gaussian and takes {factor:.0f} times as long. The
+full Gaussian is {full_gain:.2f} nats above the exact factorial posterior, and {gap:.2f} below its own
+estimate of log p(x). The exact form raises bounds and not calibration: without correlations, it fits the
+same conditional widths. **Use `covariance="full"` for intervals, and "exact-factorial" for a tighter
+bound at little memory, or for codes that are never negative.**
 """
 
 
@@ -76,10 +77,10 @@ def section() -> str:
         estimates[name] = float(value.mean())
         of_mean = float(error.square().mean().sqrt()) / len(value) ** 0.5
         inside = covered(solver(drawn, model), codes)
+        cells = "".join(f" {100 * share:.1f} |" for share in inside)
         lines.append(
             f"| {name} | {bounds[name]:.2f} | {estimates[name]:.2f} ± {of_mean:.2f} | "
-            f"{float(error.max()):.1f} | {seconds[name]:.1f} |"
-            + "".join(f" {100 * share:.1f} |" for share in inside)
+            f"{float(error.max()):.1f} | {seconds[name]:.1f} |{cells}"
         )
         print(lines[-1], flush=True)
     ratio = model.prior_scale / model.noise_variance.sqrt()
