@@ -219,6 +219,11 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self.n_components or min(self.n_features_in_, _DEFAULT_COMPONENTS)
 
     @property
+    def _centred(self) -> bool:
+        """Whether data lose their mean: codes that are never negative have a mean of their own."""
+        return not self._recipe().prior_part.positive
+
+    @property
     def _n_features_out(self) -> int:
         return len(self.components_)
 

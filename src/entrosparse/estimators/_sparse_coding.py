@@ -51,13 +51,11 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         Number of latents H; by default as many as features, but at most 256. It may exceed the number of
         features.
     covariance : {"diagonal", "low-rank", "full", "exact-factorial"} or Inference, default="diagonal"
-        Covariance of the Gaussian posterior of each data point, or the solver that finds it. That of
-        "exact-factorial", the best of all without correlations, is not Gaussian.
+        Covariance of the Gaussian posteriors, or the solver that finds them; or the best factorial ones.
     rank : int, default=5
         Rank of the low-rank covariance.
     prior : {"laplace", "gaussian", "exponential"} or Prior, default="laplace"
-        Prior of the codes. Under "exponential" none is negative, ``mean_`` is 0, and the covariance must be
-        "exact-factorial".
+        Prior of the codes. Under "exponential" none is negative; it needs the "exact-factorial" covariance.
     inference : {"variational", "encoder", "refined"}, default="variational"
         Optimize each posterior, read it from a learned encoder, or refine the encoder's answer.
     annealing : str or callable, default="none"
@@ -96,8 +94,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        Atoms of unit length, in falling order of prior scale; the largest entry of each is positive,
-        unless codes are never negative.
+        Atoms of unit length, in falling order of prior scale; under a prior with signs, largest entries > 0.
     prior_scale_ : ndarray of shape (n_components,), float64
         λ, in data units.
     noise_variance_ : float
@@ -234,7 +231,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         learner = self._learner(len(rows))
         if learner.sees_all_rows:
             rows, weights = without_repeats(rows, weights)
-        units = Units.from_rows(rows, weights, not self._recipe().prior_part.positive)
+        units = Units.from_rows(rows, weights, self._centred)
         told = HistoryInUnits(
             self, rows, weights, units, self._epochs(learner, len(rows)), learner.sees_all_rows
         )
@@ -317,8 +314,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             samples, stream = (np.array(rows[:]), weights), None if first else self._stream
             dictionary, model = self._initial_dictionary(), None if first or stream else self._model
             if first:
-                centred = not self._recipe().prior_part.positive
-                stream = Stream.first(samples, learner, begin, self.device, centred)
+                stream = Stream.first(samples, learner, begin, self.device, self._centred)
             else:
                 stream = (stream or Stream(self._units, self.device)).then(samples, learner, begin)
             self.n_iter_ += 1
