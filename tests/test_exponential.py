@@ -77,7 +77,7 @@ def test_slopes_are_those_of_the_density_and_gamma_multiplies_them(prior):
 
 @pytest.mark.parametrize("algorithm", ["batch", "online"])
 def test_codes_are_never_negative_and_atoms_are_found_with_their_sign(algorithm):
-    fitted = coding(algorithm=algorithm).fit(X)
+    fitted = coding(algorithm=algorithm, max_epochs={"batch": 600, "online": 60}[algorithm]).fit(X)
     codes = fitted.transform(X)
     assert (codes >= 0.0).all()
     assert (fitted.mean_ == 0.0).all()
