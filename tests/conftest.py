@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.priors import PRIORS, Prior
 
@@ -26,12 +27,17 @@ def make_model(
     generator: torch.Generator,
     dtype: torch.dtype = torch.float64,
     prior: Prior = PRIORS["laplace"],
+    likelihood: Likelihood = LIKELIHOODS["isotropic"],
 ) -> SparseCodingModel:
     """A random model with scales of different size."""
     dictionary = torch.randn(n_features, n_components, generator=generator, dtype=torch.float64)
     prior_scale = 0.3 + torch.rand(n_components, generator=generator, dtype=torch.float64)
     noise_variance = torch.tensor(0.05, dtype=torch.float64)
-    return SparseCodingModel(unit_columns(dictionary), prior_scale, noise_variance, prior).to(dtype)
+    if likelihood.per_feature:
+        noise_variance = noise_variance * torch.linspace(0.3, 3.0, n_features, dtype=torch.float64)
+    return SparseCodingModel(unit_columns(dictionary), prior_scale, noise_variance, prior, likelihood).to(
+        dtype
+    )
 
 
 def untimed(history):

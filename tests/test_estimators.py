@@ -45,6 +45,8 @@ VARIANTS = {
     "encoder": SparseCoding(inference="encoder", max_epochs=3),
     "exact factorial": SparseCoding(covariance="exact-factorial", max_epochs=20),
     "exponential": SparseCoding(covariance="exact-factorial", prior="exponential", max_epochs=20),
+    "per-feature": SparseCoding(noise="per-feature", max_epochs=10),
+    "laplace noise": SparseCoding(noise="laplace", max_epochs=4),
 }
 MORE_CHECKS = [
     check_dataframe_column_names_consistency,

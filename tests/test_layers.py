@@ -11,6 +11,7 @@ ROOMS = """
     _checks _files _threads
     priors
     posteriors
+    likelihoods
     model
     _tables statistics
     annealing

@@ -16,7 +16,7 @@ STUB = ast.parse((HOME / "__init__.pyi").read_text(encoding="utf-8"))
 HOMES = {
     alias.name: node.module for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names
 }
-PACKAGES = ["estimators", "images", "inference", "learning", "posteriors", "priors"]
+PACKAGES = ["estimators", "images", "inference", "learning", "likelihoods", "posteriors", "priors"]
 
 
 def test_the_list_of_names_is_sorted_and_complete():

@@ -49,6 +49,14 @@ def test_names_stand_for_parts():
             {"prior": "cauchy"},
             "'prior' parameter must be one of 'laplace', 'gaussian', 'exponential'; got 'cauchy'",
         ),
+        (
+            {"noise": "pink"},
+            "'noise' parameter must be one of 'isotropic', 'per-feature', 'laplace'; got 'pink'",
+        ),
+        (
+            {"noise": "laplace", "covariance": "exact-factorial"},
+            "'noise' parameter must be 'isotropic' or 'per-feature' for covariance='exact-factorial'; got",
+        ),
         ({"rank": 0}, "'rank' parameter must be an integer >= 1; got 0"),
         (
             {"covariance": "full", "inference": "encoder"},

@@ -29,6 +29,7 @@ from .learning import (
     exact_em,
     train,
 )
+from .likelihoods import Isotropic, LaplaceNoise, Likelihood, PerFeature
 from .model import SparseCodingModel, unit_columns
 from .objectives import ElboTerms, analytic_elbo, entropy_elbo, optimal_scales
 from .posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
@@ -55,13 +56,17 @@ __all__ = [
     "FullInference",
     "Gaussian",
     "Inference",
+    "Isotropic",
     "Laplace",
+    "LaplaceNoise",
     "Learner",
     "LearnerState",
+    "Likelihood",
     "LowRank",
     "LowRankEncoder",
     "LowRankInference",
     "OnlineEM",
+    "PerFeature",
     "Posterior",
     "Prior",
     "RefinedEM",

@@ -1,4 +1,4 @@
-"""The generative model of Eq. 5: Laplace codes, a dictionary with unit columns, Gaussian noise."""
+"""The generative model of Eq. 5: sparse codes, a dictionary with unit columns, and noise."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,11 +11,13 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from entrosparse._files import open_ours, write_atomically
-from entrosparse.closed_form import LOG_2PI
 from entrosparse.errors import FileFormatError, InputError
+from entrosparse.likelihoods import LIKELIHOODS, Isotropic, Likelihood
 from entrosparse.priors import PRIORS, Laplace, Prior
 
-_FORMAT = "entrosparse-model-1"
+# Files of the second format name a likelihood; the first, which older versions read, has isotropic noise.
+_FORMATS = ("entrosparse-model-1", "entrosparse-model-2")
+_TABLES: dict[str, dict[str, Any]] = {"prior": PRIORS, "likelihood": LIKELIHOODS}
 _UNIT_TOLERANCE = 1e-3
 LARGEST_FILE = 2**29  # Bytes of a model that is saved or loaded.
 
@@ -23,7 +25,7 @@ LARGEST_FILE = 2**29  # Bytes of a model that is saved or loaded.
 @final
 @dataclass(frozen=True)
 class SparseCodingModel:
-    """``x = W z + noise`` with ``z_h ~ prior(λ_h)`` and noise ``N(0, σ² I)`` (Eq. 5).
+    """``x = W z + noise`` with ``z_h ~ prior(λ_h)`` and noise of variance σ² (Eq. 5).
 
     Attributes
     ----------
@@ -31,10 +33,12 @@ class SparseCodingModel:
         W̃, with columns of unit length.
     prior_scale : Tensor of shape (H,)
         λ > 0, in units of the codes.
-    noise_variance : Tensor of shape ()
-        σ² > 0, in squared data units.
+    noise_variance : Tensor of shape () or (D,)
+        σ² > 0, in squared data units; of each feature if the likelihood is one of such.
     prior : Prior
         The family of ``p(z_h)``; Laplace by default.
+    likelihood : Likelihood
+        The family of ``p(x | z)``; isotropic Gaussian noise by default.
 
     Raises
     ------
@@ -46,6 +50,7 @@ class SparseCodingModel:
     prior_scale: Tensor
     noise_variance: Tensor
     prior: Prior = Laplace()
+    likelihood: Likelihood = Isotropic()
 
     def __post_init__(self) -> None:
         shape = tuple(self.dictionary.shape)
@@ -54,9 +59,12 @@ class SparseCodingModel:
         if tuple(self.prior_scale.shape) != shape[1:]:
             got = tuple(self.prior_scale.shape)
             raise InputError(f"the 'prior_scale' must have shape ({shape[1]},) to match W; got {got}")
-        if self.noise_variance.ndim != 0:
-            got = tuple(self.noise_variance.shape)
-            raise InputError(f"the 'noise_variance' must be a scalar tensor; got shape {got}")
+        wanted, got = shape[:1] if self.likelihood.per_feature else (), tuple(self.noise_variance.shape)
+        if got != wanted:
+            expected = f"have shape {wanted} to match W" if wanted else "be a scalar tensor"
+            raise InputError(
+                f"the 'noise_variance' of {self.likelihood.name} noise must {expected}; got shape {got}"
+            )
 
     @property
     def n_features(self) -> int:
@@ -74,10 +82,40 @@ class SparseCodingModel:
         return self.dictionary.T @ self.dictionary
 
     @cached_property
+    def precision(self) -> Tensor:
+        """What an entry tells about its mean, 1/σ² for Gaussian noise: shape (), or (D, 1) if per feature."""
+        precision = self.likelihood.precision(self.noise_variance)
+        return precision[:, None] if self.likelihood.per_feature else precision
+
+    @property
+    def mean_noise_variance(self) -> float:
+        """σ², or the geometric mean over features that have their own: the one that has the same entropy."""
+        variance = self.noise_variance
+        return float(variance if variance.ndim == 0 else variance.double().log().mean().exp())
+
+    @cached_property
+    def readout(self) -> Tensor:
+        """The (D, H) matrix that gives the best codes of data made of one atom each: W̃, or with weights.
+
+        Where features have precisions P of their own, that is ``P W̃ diag(W̃ᵀP W̃)⁻¹``.
+        """
+        if not self.likelihood.per_feature:
+            return self.dictionary
+        weighted = self.dictionary * self.precision
+        return weighted / (self.dictionary * weighted).sum(0)
+
+    @cached_property
     def gram_norm(self) -> Tensor:
-        """``‖G‖₁₆``, the Schatten norm: from ``λ_max(G)`` to ``H^(1/16)`` times it, shape ()."""
+        """``‖UᵀU‖₁₆`` of the atoms U, of unit length in the metric of the noise, shape ().
+
+        This is the Schatten norm: from ``λ_max(UᵀU)`` to ``H^(1/16)`` times it.
+        """
+        atoms, gram = self.dictionary, self.gram
+        if self.likelihood.per_feature:
+            atoms = unit_columns(atoms * self.precision.sqrt())
+            gram = atoms.T @ atoms
         overcomplete = self.n_components > self.n_features
-        product = self.dictionary @ self.dictionary.T if overcomplete else self.gram  # same norms, D x D
+        product = atoms @ atoms.T if overcomplete else gram  # same norms, D x D
         size = torch.linalg.matrix_norm(product)
         power = product / size
         for _ in range(3):
@@ -109,9 +147,8 @@ class SparseCodingModel:
         z : Tensor of shape (N, H)
         """
         z = self.prior.sample(n_samples, self.prior_scale, generator)
-        shape = (n_samples, self.n_features)
-        noise = torch.randn(shape, dtype=z.dtype, device=z.device, generator=generator)
-        return z @ self.dictionary.T + self.noise_variance.sqrt() * noise, z
+        noise = self.likelihood.sample((n_samples, self.n_features), self.noise_variance, generator)
+        return z @ self.dictionary.T + noise, z
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """Return ``log p(x, z)`` in nats for x (..., D) and z (..., H); the result has shape (...).
@@ -119,12 +156,7 @@ class SparseCodingModel:
         NaN are entries that were not seen: they have no likelihood.
         """
         x, observed = split_missing(x)
-        n_entries = self.n_features if observed is None else observed.sum(-1)
-        error = x - z @ self.dictionary.T
-        residual = (error if observed is None else observed * error).square().sum(-1)
-        log_likelihood = -0.5 * (
-            n_entries * (LOG_2PI + self.noise_variance.log()) + residual / self.noise_variance
-        )
+        log_likelihood = self.likelihood.log_prob(x - z @ self.dictionary.T, self.noise_variance, observed)
         return log_likelihood + self.prior.log_prob(z, self.prior_scale).sum(-1)
 
     def validate(self) -> Self:
@@ -145,8 +177,8 @@ class SparseCodingModel:
             raise InputError(
                 f"the 'prior_scale' must be > 0; got a minimum of {float(self.prior_scale.min())}"
             )
-        if not self.noise_variance > 0:
-            raise InputError(f"the 'noise_variance' must be > 0; got {float(self.noise_variance)}")
+        if not (self.noise_variance > 0).all():
+            raise InputError(f"the 'noise_variance' must be > 0; got {float(self.noise_variance.min())}")
         deviation = float((self.dictionary.double().norm(dim=0) - 1.0).abs().max())
         if deviation > _UNIT_TOLERANCE:
             raise InputError(
@@ -160,14 +192,16 @@ class SparseCodingModel:
         Raises
         ------
         InputError
-            If the file could not be read back: it would be too large, or the prior is not one of the package,
-            of which the file holds the name alone.
+            If the file could not be read back: it would be too large, or the prior or the likelihood is not
+            one of the package, of which the file holds the name alone.
         """
-        if PRIORS.get(self.prior.name) != self.prior:
-            known = ", ".join(PRIORS)
-            raise InputError(f"the 'prior' of a model that is saved must be one of {known}; got {self.prior}")
+        for name, table in _TABLES.items():
+            part = getattr(self, name)
+            if table.get(part.name) != part:
+                known = ", ".join(table)
+                raise InputError(f"the '{name}' of a model that is saved must be one of {known}; got {part}")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
-        data = safetensors_bytes(tensors, metadata={"format": _FORMAT, "prior": self.prior.name})
+        data = safetensors_bytes(tensors, metadata=self._metadata())
         if len(data) > LARGEST_FILE:
             raise InputError(f"a saved model must have at most {LARGEST_FILE:,} bytes; got {len(data):,}")
         write_atomically(path, lambda stream: stream.write(data))
@@ -188,8 +222,14 @@ class SparseCodingModel:
                 safetensors.safe_open(str(path), framework="pt") as file,
             ):
                 metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT or metadata.get("prior") not in PRIORS:
+                likelihood = metadata.get("likelihood", Isotropic.name)
+                if (
+                    metadata.get("format") not in _FORMATS
+                    or metadata.get("prior") not in PRIORS
+                    or likelihood not in LIKELIHOODS
+                ):
                     raise FileFormatError(f"'{path}' is not an entrosparse model of a version known here")
+                expected["noise_variance"] = int(LIKELIHOODS[likelihood].per_feature)
                 if set(file.keys()) != set(expected):
                     raise FileFormatError(f"'{path}' must hold {sorted(expected)}; got {sorted(file.keys())}")
                 for name, n_axes in expected.items():
@@ -199,13 +239,20 @@ class SparseCodingModel:
                 if len({file.get_slice(name).get_dtype() for name in expected}) > 1:
                     raise FileFormatError(f"the tensors in '{path}' must have one dtype")
                 tensors = {name: file.get_tensor(name) for name in expected}
-            return cls(**tensors, prior=PRIORS[metadata["prior"]]).validate()
+            return cls(
+                **tensors, prior=PRIORS[metadata["prior"]], likelihood=LIKELIHOODS[likelihood]
+            ).validate()
         except FileFormatError:
             raise
         except FileNotFoundError as error:
             raise FileFormatError(f"'{path}' does not exist") from error
         except (OSError, InputError, safetensors.SafetensorError) as error:
             raise FileFormatError(f"'{path}' cannot be read as a model: {error}") from error
+
+    def _metadata(self) -> dict[str, str]:
+        if self.likelihood == Isotropic():
+            return {"format": _FORMATS[0], "prior": self.prior.name}
+        return {"format": _FORMATS[1], "prior": self.prior.name, "likelihood": self.likelihood.name}
 
     def _tensors(self) -> dict[str, Tensor]:
         return {

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
-from entrosparse.closed_form import LOG_2PI, isotropic_gaussian_entropy
 from entrosparse.errors import InputError
 from entrosparse.model import SparseCodingModel, split_missing
 from entrosparse.posteriors import Posterior
@@ -58,10 +57,17 @@ class ElboTerms:
 
 
 def optimal_scales(statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """Return the optimal prior scales λ (H,) and noise variance σ² () of Theorem 2 (Eq. 10, 11)."""
+    """Return the optimal prior scales λ (H,) and noise variance σ² of Theorem 2 (Eq. 10, 11).
+
+    A feature of which no entry was seen has the mean of the variances of the others.
+    """
+    residual, n_entries = statistics.residual, statistics.n_entries
+    mean_statistic = residual / n_entries
+    if bool((n_entries == 0).any()):
+        mean_statistic = torch.where(n_entries > 0, mean_statistic, mean_statistic.nanmean())
     return (
         statistics.prior.optimal_scale(statistics.prior_statistic / statistics.total_weight),
-        statistics.residual / statistics.n_entries,
+        statistics.likelihood.optimal_variance(mean_statistic),
     )
 
 
@@ -84,7 +90,9 @@ def entropy_elbo(statistics: Statistics, weights: EntropyWeights = EntropyWeight
     return ElboTerms(
         posterior=statistics.posterior_entropy / statistics.total_weight,
         prior=statistics.prior.entropy(prior_scale).sum(),
-        likelihood=isotropic_gaussian_entropy(noise_variance, statistics.n_entries / statistics.total_weight),
+        likelihood=statistics.likelihood.entropy(
+            noise_variance, statistics.n_entries / statistics.total_weight
+        ),
         weights=weights,
     )
 
@@ -114,22 +122,24 @@ def analytic_elbo(
     Raises
     ------
     InputError
-        If the statistics were summed for another prior than the model's.
+        If the statistics were summed for another prior or likelihood than the model's.
     """
-    if statistics.prior != model.prior:
-        raise InputError(
-            f"the statistics must be those of the model's prior, {model.prior}; got {statistics.prior}"
-        )
-    n_features = statistics.n_entries / statistics.total_weight
+    for part in ("prior", "likelihood"):
+        expected, got = getattr(model, part), getattr(statistics, part)
+        if expected != got:
+            raise InputError(f"the statistics must be those of the model's {part}, {expected}; got {got}")
     log_prior = model.prior.expected_log_prob(
         statistics.prior_statistic / statistics.total_weight, model.prior_scale.double()
     )
-    noise_variance = model.noise_variance.double()
-    energy = statistics.residual / (statistics.total_weight * noise_variance)
+    log_likelihood = model.likelihood.expected_log_prob(
+        statistics.residual / statistics.total_weight,
+        statistics.n_entries / statistics.total_weight,
+        model.noise_variance.double(),
+    )
     return ElboTerms(
         posterior=statistics.posterior_entropy / statistics.total_weight,
         prior=-log_prior.sum(),
-        likelihood=0.5 * (n_features * (LOG_2PI + noise_variance.log()) + energy),
+        likelihood=-log_likelihood,
         weights=weights,
     )
 
@@ -268,9 +278,11 @@ def pointwise_elbo(posterior: Posterior, x: Tensor, model: SparseCodingModel) ->
     seen, observed = split_missing(x)
     statistic = posterior.expected_statistic(model.prior)
     log_prior = model.prior.expected_log_prob(statistic, model.prior_scale).sum(1)
-    n_entries = x.shape[1] if observed is None else observed.sum(1)
-    residual = posterior.expected_residual(model.dictionary, seen, observed)
-    log_likelihood = -0.5 * (
-        n_entries * (LOG_2PI + model.noise_variance.log()) + residual / model.noise_variance
-    )
+    residual = model.likelihood.expected_statistic(posterior, model.dictionary, seen, observed)
+    n_entries: Tensor | int = x.shape[1]
+    if model.likelihood.per_feature:
+        n_entries = torch.ones_like(seen) if observed is None else observed
+    elif observed is not None:
+        n_entries = observed.sum(1)
+    log_likelihood = model.likelihood.expected_log_prob(residual, n_entries, model.noise_variance)
     return posterior.entropy() + log_prior + log_likelihood

@@ -1,9 +1,9 @@
-"""The one table of parts: what the names of covariances, priors and ways of inference stand for."""
+"""The one table of parts: what the names of covariances, priors, noise and ways of inference stand for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import Any, cast, final
 
 import torch
 
@@ -20,6 +20,7 @@ from entrosparse.inference import (
     LowRankInference,
 )
 from entrosparse.learning import AdamLearner, BatchEM, Learner, MakeEncoder, OnlineEM, RefinedEM
+from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
 from entrosparse.priors import PRIORS, Prior
 
@@ -39,12 +40,15 @@ class Covariance:
         From the rank and a dtype to a solver that goes on until codes are exact to that dtype.
     encoder : callable or None
         From the rank to what makes an encoder; None where there is none.
+    gaussian_noise : bool
+        Whether it is found under Gaussian noise alone.
     """
 
     posterior: type[Posterior]
     learning: Callable[[int], Inference]
     final: Callable[[int, torch.dtype], Inference]
     encoder: Callable[[int], MakeEncoder] | None = None
+    gaussian_noise: bool = False
 
 
 COVARIANCES = {
@@ -69,6 +73,7 @@ COVARIANCES = {
         ExactFactorial,
         lambda rank: EXACT_LEARNING_SWEEPS,
         lambda rank, dtype: ExactFactorialInference(tolerance=1e-4, max_iterations=20_000),
+        gaussian_noise=True,
     ),
 }
 """Covariances of the posterior by name."""
@@ -89,12 +94,15 @@ class Recipe:
         Key of :data:`INFERENCES`.
     prior : str or Prior
         Key of :data:`~entrosparse.priors.PRIORS`, or a prior.
+    noise : str or Likelihood
+        Key of :data:`~entrosparse.likelihoods.LIKELIHOODS`, or a likelihood.
     """
 
     covariance: str | Inference = "diagonal"
     rank: int = 5
     inference: str = "variational"
     prior: str | Prior = "laplace"
+    noise: str | Likelihood = "isotropic"
 
     def validate(self) -> None:
         """Check that all names are known, and that the parts go together.
@@ -104,7 +112,13 @@ class Recipe:
         InputError
             With one line that names the parameter, what is expected and what came.
         """
-        for name, table in (("covariance", COVARIANCES), ("inference", INFERENCES), ("prior", PRIORS)):
+        tables: dict[str, Mapping[str, Any]] = {
+            "covariance": COVARIANCES,
+            "inference": INFERENCES,
+            "prior": PRIORS,
+            "noise": LIKELIHOODS,
+        }
+        for name, table in tables.items():
             value = getattr(self, name)
             if isinstance(value, str) and value not in table:
                 known = ", ".join(repr(key) for key in table)
@@ -117,6 +131,11 @@ class Recipe:
     def prior_part(self) -> Prior:
         """The prior itself."""
         return PRIORS[self.prior] if isinstance(self.prior, str) else self.prior
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood itself."""
+        return LIKELIHOODS[self.noise] if isinstance(self.noise, str) else self.noise
 
     def learner(self, n_components: int) -> Learner:
         """Return the learner of minibatches.
@@ -138,12 +157,11 @@ class Recipe:
         Raises
         ------
         InputError
-            If there are no posteriors of this covariance under the prior.
+            If there are no posteriors of this covariance under the prior or the noise.
         """
         if not isinstance(self.covariance, str):
             return self.covariance
-        COVARIANCES[self.covariance].posterior.check_prior(self.prior_part)
-        return COVARIANCES[self.covariance].learning(min(self.rank, n_components))
+        return self._covariance.learning(min(self.rank, n_components))
 
     def final_inference(self, n_components: int, dtype: torch.dtype) -> Inference:
         """Return the solver that finds codes once a model is learned, exact to the dtype of the data.
@@ -151,12 +169,22 @@ class Recipe:
         Raises
         ------
         InputError
-            If there are no posteriors of this covariance under the prior.
+            If there are no posteriors of this covariance under the prior or the noise.
         """
         if not isinstance(self.covariance, str):
             return self.covariance
-        COVARIANCES[self.covariance].posterior.check_prior(self.prior_part)
-        return COVARIANCES[self.covariance].final(min(self.rank, n_components), dtype)
+        return self._covariance.final(min(self.rank, n_components), dtype)
+
+    @property
+    def _covariance(self) -> Covariance:
+        found = COVARIANCES[cast(str, self.covariance)]
+        found.posterior.check_prior(self.prior_part)
+        if found.gaussian_noise and not self.likelihood.quadratic:
+            raise InputError(
+                "the 'noise' parameter must be 'isotropic' or 'per-feature' for "
+                f"covariance={self.covariance!r}; got {self.likelihood.name!r}"
+            )
+        return found
 
     def encoder(self, n_components: int) -> MakeEncoder | None:
         """Return what makes an encoder for the covariance, or None where there is none."""

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from entrosparse.errors import InputError
+from entrosparse.likelihoods import Isotropic, Likelihood
 from entrosparse.model import split_missing
 from entrosparse.posteriors import Posterior
 from entrosparse.priors import Prior
+
+_PARTS = ("prior", "likelihood")  # Fields that say what is summed.
 
 
 @final
@@ -22,25 +25,30 @@ class Statistics:
     ----------
     prior : Prior
         The prior whose statistic is summed.
+    likelihood : Likelihood
+        The likelihood whose statistic is summed.
     total_weight : Tensor of shape ()
         Sum of the weights of the data points: N when none is weighted.
-    n_entries : Tensor of shape ()
-        Weighted number of data entries that were seen: N · D.
+    n_entries : Tensor of shape () or (D,)
+        Weighted number of data entries that were seen: N · D, or N for each feature that has its own noise.
     posterior_entropy : Tensor of shape ()
         ``Σ_n H[q_n]``, in nats.
     prior_statistic : Tensor of shape (H,)
         ``Σ_n E[t(z_h)]`` for the statistic t of the prior (``|z|`` for Laplace).
     posterior_variance : Tensor of shape (H,)
         ``Σ_n T_hh``, the marginal variances, in squared units of the codes.
-    residual : Tensor of shape ()
-        ``Σ_n E‖x − Wz‖²``, in squared data units.
+    residual : Tensor of shape () or (D,)
+        ``Σ_n E[t(x − Wz)]`` for the statistic t of the likelihood (``‖x − Wz‖²``, in squared data units, for
+        isotropic noise).
     second_moment : Tensor of shape (H, H)
         ``A = Σ_n E[z zᵀ]``.
     cross_moment : Tensor of shape (D, H)
-        ``B = Σ_n x E[z]ᵀ``.
+        ``B = Σ_n x E[z]ᵀ``; in general, ``B − W A`` is minus the gradient of the expected energy
+        in W, over the precision.
     """
 
     prior: Prior
+    likelihood: Likelihood
     total_weight: Tensor
     n_entries: Tensor
     posterior_entropy: Tensor
@@ -58,6 +66,7 @@ class Statistics:
         dictionary: Tensor,
         prior: Prior,
         sample_weight: Tensor | None = None,
+        likelihood: Likelihood = Isotropic(),
     ) -> Self:
         """Make the record of one batch; differentiable in the posterior and the dictionary.
 
@@ -74,29 +83,40 @@ class Statistics:
             Says which statistic of the codes is summed.
         sample_weight : Tensor of shape (N,), optional
             Weights ≥ 0 of the data points; one each by default.
+        likelihood : Likelihood
+            Says which statistic of the residuals is summed.
         """
         row_weight = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
         deviation = posterior.marginal_scale()
         statistic = posterior.expected_statistic(prior)
-        total_weight = row_weight.double().sum()
         x, observed = split_missing(x)
-        cross_moment = x.T @ (posterior.mean * row_weight[:, None])
-        if observed is None:
-            n_entries = total_weight * x.shape[1]
+        n_entries = likelihood.n_entries(x, observed, row_weight)
+        expected = likelihood.expected_statistic(posterior, dictionary, x, observed)
+        residual = row_weight.double() @ expected.double()
+        second_moment = posterior.second_moment(row_weight)
+        if likelihood.quadratic:
+            cross_moment = _cross_moment(posterior, x, observed, dictionary, row_weight)
         else:
-            n_entries = row_weight.double() @ observed.double().sum(1)
-            missing = row_weight[:, None] * (1.0 - observed)
-            cross_moment = cross_moment + (missing * (posterior.mean @ dictionary.T)).T @ posterior.mean
-            cross_moment = cross_moment + posterior.weighted_reconstruction(dictionary, missing)
+            error, spread = x - posterior.mean @ dictionary.T, posterior.reconstruction_variance(dictionary)
+            # Minus the gradient of the expected energy in W, over the precision at the optimal σ².
+            variance = likelihood.optimal_variance(residual / n_entries).to(x)
+            majorizer, curvature = (
+                row_weight[:, None] * (weight if observed is None else observed * weight)
+                for weight in likelihood.entry_weights(error, spread, variance)
+            )
+            cross_moment = (majorizer * error).T @ posterior.mean
+            cross_moment = cross_moment - posterior.weighted_reconstruction(dictionary, curvature)
+            cross_moment = cross_moment + dictionary @ second_moment
         return cls(
             prior=prior,
-            total_weight=total_weight,
+            likelihood=likelihood,
+            total_weight=row_weight.double().sum(),
             n_entries=n_entries,
             posterior_entropy=row_weight.double() @ posterior.entropy().double(),
             prior_statistic=(row_weight @ statistic).double(),
             posterior_variance=(row_weight @ deviation.square()).double(),
-            residual=row_weight.double() @ posterior.expected_residual(dictionary, x, observed).double(),
-            second_moment=posterior.second_moment(row_weight).double(),
+            residual=residual,
+            second_moment=second_moment.double(),
             cross_moment=cross_moment.double(),
         )
 
@@ -106,10 +126,12 @@ class Statistics:
         Raises
         ------
         InputError
-            If they are records of different priors, whose statistics do not add.
+            If they are records of different priors or likelihoods, whose statistics do not add.
         """
-        if self.prior != other.prior:
-            raise InputError(f"records of one prior add; got {self.prior} and {other.prior}")
+        for part in _PARTS:
+            one, another = getattr(self, part), getattr(other, part)
+            if one != another:
+                raise InputError(f"records of one {part} add; got {one} and {another}")
         return self._map(lambda name: getattr(self, name) + getattr(other, name))
 
     def __mul__(self, factor: float | Tensor) -> Self:
@@ -121,5 +143,17 @@ class Statistics:
         return self * (1.0 / self.total_weight)
 
     def _map(self, value: Callable[[str], Tensor]) -> Self:
-        sums = {field.name: value(field.name) for field in fields(self) if field.name != "prior"}
-        return type(self)(prior=self.prior, **sums)
+        sums = {field.name: value(field.name) for field in fields(self) if field.name not in _PARTS}
+        return type(self)(self.prior, self.likelihood, **sums)
+
+
+def _cross_moment(
+    posterior: Posterior, x: Tensor, observed: Tensor | None, dictionary: Tensor, row_weight: Tensor
+) -> Tensor:
+    """Return B of a likelihood that is quadratic in the residuals, with expectations of what was not seen."""
+    cross_moment = x.T @ (posterior.mean * row_weight[:, None])
+    if observed is not None:
+        missing = row_weight[:, None] * (1.0 - observed)
+        cross_moment = cross_moment + (missing * (posterior.mean @ dictionary.T)).T @ posterior.mean
+        cross_moment = cross_moment + posterior.weighted_reconstruction(dictionary, missing)
+    return cross_moment

@@ -108,6 +108,29 @@ def test_the_printed_config_can_be_used_again(images, tmp_path, capsys):
 # --- encode, info, report
 
 
+@pytest.mark.parametrize("noise", ["per-feature", "laplace"])
+def test_the_noise_is_part_of_the_run(images, tmp_path, capsys, noise):
+    out, codes = tmp_path / "run", tmp_path / "codes.npz"
+    assert main(["fit", str(images), *SMALL, "--noise", noise, "--out", str(out)]) == 0
+    run = load_run(out)
+    assert (run.info.config.noise, run.model.likelihood.name) == (noise, noise)
+    assert run.history[-1].noise_variance == pytest.approx(run.model.mean_noise_variance, rel=1e-6)
+    assert main(["info", str(out)]) == 0
+    assert "noise deviation" in capsys.readouterr().out
+    assert main(["encode", str(out), str(images), "--out", str(codes)]) == 0
+    with np.load(codes) as found:
+        assert np.isfinite(found["mean"]).all()
+
+
+def test_a_run_from_before_there_was_a_choice_of_noise_opens(run, tmp_path):
+    shutil.copytree(run, tmp_path / "old")
+    path = tmp_path / "old" / "config.json"
+    content = json.loads(path.read_text())
+    del content["config"]["noise"]
+    path.write_text(json.dumps(content))
+    assert load_run(tmp_path / "old").info.config.noise == "isotropic"
+
+
 def test_encode_gives_the_codes_of_every_tile(run, images, tmp_path, capsys):
     out = tmp_path / "codes.npz"
     assert main(["encode", str(run), str(images), "--out", str(out)]) == 0

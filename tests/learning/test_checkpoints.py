@@ -203,7 +203,8 @@ def test_the_tensors_that_are_needed_are_there(kept):
     names = sorted(load_file(path / "tensors.safetensors"))
     statistics = "cross_moment n_entries posterior_entropy posterior_variance prior_statistic residual"
     assert names == sorted(
-        ["generator", "history", "state.floors.mean_square", "state.floors.noise_variance"]
+        ["generator", "history"]
+        + [f"state.floors.{name}" for name in ("mean_square", "noise_variance", "of_features")]
         + [f"state.moving.{name}" for name in ("dictionary", "prior_scale", "noise_variance")]
         + ["state.mean_dictionary"]
         + [f"state.curvature.{name}" for name in (*statistics.split(), "second_moment", "total_weight")]

@@ -212,6 +212,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
                 heldout,
                 n_components=config.n_components,
                 prior=config.recipe.prior_part,
+                likelihood=config.recipe.likelihood,
                 epochs=config.epochs,
                 batch_size=config.batch_size,
                 annealing=schedule,

@@ -38,6 +38,8 @@ class FitConfig:
         Rank of the low-rank covariance.
     prior : str
         Prior of the codes: a name in :data:`~entrosparse.priors.PRIORS`.
+    noise : str
+        Kind of noise: a name in :data:`~entrosparse.likelihoods.LIKELIHOODS`.
     epochs : int
         Passes over the patches.
     batch_size : int
@@ -60,6 +62,7 @@ class FitConfig:
     )
     rank: int = _setting(5, "rank of the low-rank covariance", 1, 10**4)
     prior: str = _setting("laplace", "prior of the codes: laplace, gaussian or exponential")
+    noise: str = _setting("isotropic", "kind of noise: isotropic, per-feature or laplace")
     epochs: int = _setting(10, "passes over the patches", 1, 10**5)
     batch_size: int = _setting(512, "patches per minibatch", 1)
     annealing: str = _setting("none", "entropy annealing: none, prior, likelihood or tempering")
@@ -72,7 +75,7 @@ class FitConfig:
         """The parts that learn and infer."""
         from entrosparse.recipes import Recipe  # Here, so that the command line starts without PyTorch.
 
-        return Recipe(self.covariance, self.rank, prior=self.prior)
+        return Recipe(self.covariance, self.rank, prior=self.prior, noise=self.noise)
 
     @property
     def n_heldout(self) -> int:

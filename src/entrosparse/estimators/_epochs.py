@@ -99,11 +99,11 @@ class HistoryInUnits(Callback):
         self._estimator, self._units, self._n_components = estimator, units, estimator._n_components
         self._epochs = _Epochs(estimator, rows, max_epochs)
         if sees_all_rows:
-            self._n_seen = float(np.average((~np.isnan(rows[:])).sum(1), weights=sample_weight))
+            self._n_seen = units.n_seen(rows[:], sample_weight)
         else:
             watched = watched_rows(len(rows), sample_weight)
             row_weight = None if sample_weight is None else sample_weight[watched]
-            self._n_seen = float(np.average((~np.isnan(rows[watched])).sum(1), weights=row_weight))
+            self._n_seen = units.n_seen(rows[watched], row_weight)
         self._verbose, self._max_epochs, self._sees_all_rows = estimator.verbose, max_epochs, sees_all_rows
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:

@@ -183,14 +183,17 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         ElboTerms
             Nats per sample.
         """
+        model = self._model
         total = reduce(
             add,
             (
-                Statistics.collect(posterior, x, self._model.dictionary.to(x), self._model.prior)
+                Statistics.collect(
+                    posterior, x, model.dictionary.to(x), model.prior, likelihood=model.likelihood
+                )
                 for x, posterior in self._posteriors(X)
             ),
         )
-        n_seen = float(total.n_entries / total.total_weight)
+        n_seen = (total.n_entries / total.total_weight).numpy(force=True)
         return self._units.terms(entropy_elbo(total), self._model.n_components, n_seen)
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -218,10 +221,10 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _n_components(self) -> int:
         return self.n_components or min(self.n_features_in_, _DEFAULT_COMPONENTS)
 
-    @property
-    def _centred(self) -> bool:
-        """Whether data lose their mean: codes that are never negative have a mean of their own."""
-        return not self._recipe().prior_part.positive
+    def _units_of(self, rows: TableRows, weights: NDArray[np.float64] | None) -> Units:
+        """Return the units to learn in; where codes are never negative, data keep their mean."""
+        recipe = self._recipe()
+        return Units.from_rows(rows, weights, not recipe.prior_part.positive, recipe.likelihood.per_feature)
 
     @property
     def _n_features_out(self) -> int:
@@ -247,9 +250,10 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         restored = units.model(model)
         self._units, self._model, self._inference = units, model, inference
         self.mean_ = units.mean
-        self.components_ = np.ascontiguousarray(model.dictionary.T.numpy())
+        self.components_ = np.ascontiguousarray(restored.dictionary.T.to(model.dictionary.dtype).numpy())
         self.prior_scale_ = restored.prior_scale.numpy()
-        self.noise_variance_ = float(restored.noise_variance)
+        noise_variance = restored.noise_variance.numpy()
+        self.noise_variance_ = noise_variance if noise_variance.ndim else float(noise_variance)
         names = ("_units", "_model", "_inference", "mean_", "components_", "prior_scale_", "noise_variance_")
         return {name: getattr(self, name) for name in names}
 

@@ -18,7 +18,7 @@ from entrosparse.annealing import SCHEDULES
 from entrosparse.errors import InputError
 from entrosparse.estimators._epochs import CallbackSupportMixin, HistoryInUnits, print_batch, with_callbacks
 from entrosparse.estimators._fitted import FittedSparseCoding
-from entrosparse.estimators._stream import Stream
+from entrosparse.estimators._stream import Stream, check_passes_once
 from entrosparse.estimators._units import StandardizedRows, Units, without_repeats
 from entrosparse.learning import (
     DICTIONARIES,
@@ -30,6 +30,7 @@ from entrosparse.learning import (
     train,
     with_fitting_scales,
 )
+from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.priors import PRIORS, Prior
 from entrosparse.recipes import COVARIANCES, INFERENCES, Recipe
 
@@ -56,6 +57,9 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         Rank of the low-rank covariance.
     prior : {"laplace", "gaussian", "exponential"} or Prior, default="laplace"
         Prior of the codes. Under "exponential" none is negative; it needs the "exact-factorial" covariance.
+    noise : {"isotropic", "per-feature", "laplace"} or Likelihood, default="isotropic"
+        Kind of noise: Gaussian of one variance, Gaussian with a variance for each feature as in factor
+        analysis, or Laplace noise, which is robust to outliers.
     inference : {"variational", "encoder", "refined"}, default="variational"
         Optimize each posterior, read it from a learned encoder, or refine the encoder's answer.
     annealing : str or callable, default="none"
@@ -95,10 +99,11 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
     ----------
     components_ : ndarray of shape (n_components, n_features)
         Atoms of unit length, in falling order of prior scale; under a prior with signs, largest entries > 0.
+        With ``noise="per-feature"`` lengths are those of features in units of their own root mean squares.
     prior_scale_ : ndarray of shape (n_components,), float64
         λ, in data units.
-    noise_variance_ : float
-        σ², in squared data units.
+    noise_variance_ : float or ndarray of shape (n_features,)
+        σ², in squared data units; of each feature for ``noise="per-feature"``.
     mean_ : ndarray of shape (n_features,)
         Mean of the training data; 0 where codes are never negative.
     elbo_ : float
@@ -132,6 +137,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         "covariance": [StrOptions(set(COVARIANCES)), callable],
         "rank": [Interval(Integral, 1, None, closed="left")],
         "prior": [StrOptions(set(PRIORS)), Prior],
+        "noise": [StrOptions(set(LIKELIHOODS)), Likelihood],
         "inference": [StrOptions(set(INFERENCES))],
         "annealing": [StrOptions(set(SCHEDULES)), callable],
         "algorithm": [StrOptions({"auto", "batch", "online"}), Learner],
@@ -154,6 +160,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         covariance: Any = "diagonal",
         rank: int = 5,
         prior: Any = "laplace",
+        noise: Any = "isotropic",
         inference: str = "variational",
         annealing: Any = "none",
         algorithm: Any = "auto",
@@ -172,6 +179,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         self.covariance = covariance
         self.rank = rank
         self.prior = prior
+        self.noise = noise
         self.inference = inference
         self.annealing = annealing
         self.algorithm = algorithm
@@ -231,14 +239,14 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         learner = self._learner(len(rows))
         if learner.sees_all_rows:
             rows, weights = without_repeats(rows, weights)
-        units = Units.from_rows(rows, weights, self._centred)
+        units = self._units_of(rows, weights)
         told = HistoryInUnits(
             self, rows, weights, units, self._epochs(learner, len(rows)), learner.sees_all_rows
         )
         runs, folders = [], self._checkpoint_folders()
         for seed, folder in zip(self._seeds(), folders, strict=True):
             told.history = []
-            result = self._train(learner, StandardizedRows(rows, units), weights, seed, folder, told)
+            result = self._train(learner, StandardizedRows(rows, units), units, weights, seed, folder, told)
             runs.append((result, told.history))
         result, self.history_ = max(runs, key=lambda run: run[1][-1]["elbo"])
         self._stream = None
@@ -255,6 +263,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         self,
         learner: Learner,
         data: StandardizedRows,
+        units: Units,
         weights: NDArray[np.float64] | None,
         seed: int,
         checkpoints: Checkpoints | None,
@@ -264,8 +273,9 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             learner,
             data,
             n_components=self._n_components,
-            init=self._initial_dictionary(),
+            init=self._initial_dictionary(units),
             prior=self._recipe().prior_part,
+            likelihood=self._recipe().likelihood,
             epochs=self._epochs(learner, len(data)),
             batch_size=self.batch_size,
             annealing=self.annealing,
@@ -305,31 +315,35 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             if first:
                 self.n_iter_, self.history_ = 0, []
 
-            def begin(x: torch.Tensor, weight: torch.Tensor | None) -> Any:
+            def begin(x: torch.Tensor, weight: torch.Tensor | None, units: Units) -> Any:
                 generator = torch.Generator().manual_seed(self._seeds()[0])
-                parts = (x, self._n_components, dictionary, self._recipe().prior_part, generator)
-                start = model or with_fitting_scales(initial_model(*parts, weight), x, weight)
+                prior, likelihood = self._recipe().prior_part, self._recipe().likelihood
+                parts = (self._initial_dictionary(units), prior, generator, weight, likelihood)
+                start = model or initial_model(x, self._n_components, *parts)
+                start = start if model else with_fitting_scales(start, x, weight)
                 return learner.start(start.to(x), x, generator)
 
             samples, stream = (np.array(rows[:]), weights), None if first else self._stream
-            dictionary, model = self._initial_dictionary(), None if first or stream else self._model
+            model = None if first or stream else self._model
             if first:
-                stream = Stream.first(samples, learner, begin, self.device, self._centred)
+                stream = Stream.first(samples, learner, begin, self.device, self._units_of)
             else:
-                stream = (stream or Stream(self._units, self.device)).then(samples, learner, begin)
+                stream = (stream or Stream(self._units, self.device)).then(
+                    samples, learner, begin, self._units_of
+                )
             self.n_iter_ += 1
             self._stream, state = stream, stream.state
             self._keep(stream.units, stream.model, self._inference_after(state.inference), reorder=False)
             self.converged_ = not learner.at_noise_floor(state)
             self.elbo_ = stream.elbo
             if self.verbose:
-                print_batch(self.n_iter_, self.elbo_, self.noise_variance_)
+                print_batch(self.n_iter_, self.elbo_, float(np.mean(self.noise_variance_)))
         return self
 
     # --- parts
 
     def _recipe(self) -> Recipe:
-        return Recipe(self.covariance, self.rank, self.inference, self.prior)
+        return Recipe(self.covariance, self.rank, self.inference, self.prior, self.noise)
 
     def _learner(self, n_samples: int) -> Learner:
         """Return what learns from so many samples."""
@@ -345,28 +359,8 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         return self._recipe().learner(self._n_components)
 
     def _learner_of_streams(self) -> Learner:
-        """Return what learns from batches that pass once.
-
-        Raises
-        ------
-        InputError
-            If a parameter asks for what needs all samples, or epochs.
-        """
-        if self.annealing != "none":
-            raise InputError(
-                "the 'annealing' parameter must be 'none' for batches that pass once, which have no epochs; "
-                f"got {self.annealing!r}"
-            )
-        if self.checkpoint_dir is not None:
-            raise InputError(
-                "the 'checkpoint_dir' parameter must be None for batches that pass once; "
-                f"got {self.checkpoint_dir!r}"
-            )
-        if self.algorithm == "batch" or getattr(self.algorithm, "sees_all_rows", False):
-            raise InputError(
-                "the 'algorithm' parameter must be 'auto', 'online' or a learner of minibatches for batches "
-                f"that pass once; got {self.algorithm!r}"
-            )
+        """Return what learns from batches that pass once."""
+        check_passes_once(self.annealing, self.checkpoint_dir, self.algorithm)
         if isinstance(self.algorithm, Learner):
             return self.algorithm
         return self._recipe().learner(self.n_components or 1)
@@ -394,7 +388,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             return inference
         return None
 
-    def _initial_dictionary(self) -> Any:
+    def _initial_dictionary(self, units: Units) -> Any:
         if self.warm_start and hasattr(self, "components_"):
-            return torch.as_tensor(self.components_.T.copy())
-        return self.init if isinstance(self.init, str) else np.asarray(self.init)
+            return torch.as_tensor(units.atoms(self.components_.T.copy()))
+        return self.init if isinstance(self.init, str) else units.atoms(np.asarray(self.init))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entrosparse._tables import as_rows
+from entrosparse._tables import TableRows, as_rows
 from entrosparse.errors import InputError
 from entrosparse.estimators._units import Units
 from entrosparse.learning import Batch, Floors, Learner, take_turn
@@ -24,8 +24,29 @@ _RECENT = 2048  # samples from which λ and σ² are found
 Samples = tuple[NDArray[Any], NDArray[np.float64] | None]
 """Some samples and their weights."""
 
-Begin = Callable[[Tensor, Tensor | None], Any]
-"""Makes the state of a learner from samples in its units and their relative weights."""
+Begin = Callable[[Tensor, Tensor | None, Units], Any]
+"""Makes the state of a learner from samples in its units and their relative weights, and these units."""
+
+UnitsOf = Callable[[TableRows, NDArray[np.float64] | None], Units]
+"""Finds the units of rows and their weights."""
+
+
+def check_passes_once(annealing: Any, checkpoint_dir: Any, algorithm: Any) -> None:
+    """Raise InputError if a parameter asks for what needs all samples, or epochs."""
+    if annealing != "none":
+        raise InputError(
+            "the 'annealing' parameter must be 'none' for batches that pass once, which have no epochs; "
+            f"got {annealing!r}"
+        )
+    if checkpoint_dir is not None:
+        raise InputError(
+            f"the 'checkpoint_dir' parameter must be None for batches that pass once; got {checkpoint_dir!r}"
+        )
+    if algorithm == "batch" or getattr(algorithm, "sees_all_rows", False):
+        raise InputError(
+            "the 'algorithm' parameter must be 'auto', 'online' or a learner of minibatches for batches "
+            f"that pass once; got {algorithm!r}"
+        )
 
 
 @final
@@ -72,11 +93,13 @@ class Stream:
     n_begun: int = 0
 
     @classmethod
-    def first(cls, samples: Samples, learner: Learner, begin: Begin, device: str, centred: bool) -> "Stream":
+    def first(
+        cls, samples: Samples, learner: Learner, begin: Begin, device: str, units_of: UnitsOf
+    ) -> "Stream":
         """Return the stream after its first batch, from whose samples learning begins."""
-        return cls._begun((samples,), learner, begin, device, False, centred)
+        return cls._begun((samples,), learner, begin, device, False, units_of)
 
-    def then(self, samples: Samples, learner: Learner, begin: Begin) -> "Stream":
+    def then(self, samples: Samples, learner: Learner, begin: Begin, units_of: UnitsOf) -> "Stream":
         """Return the stream after a further batch.
 
         A start from few samples is a poor one. So learning begins again from all of them, and goes through
@@ -85,8 +108,7 @@ class Stream:
         early = (*self.early, samples) if self.early else ()
         n_early = sum(len(X) for X, _ in early)
         if early and n_early >= 2 * self.n_begun:
-            centred = not self.state.model.prior.positive
-            return self._begun(early, learner, begin, self.device, self.warned, centred)
+            return self._begun(early, learner, begin, self.device, self.warned, units_of)
         stream = self if self.state is not None else self._started((samples,), begin)
         return replace(stream.learned(samples, learner), early=early if n_early < _EARLY else ())
 
@@ -98,10 +120,10 @@ class Stream:
         begin: Begin,
         device: str,
         warned: bool,
-        centred: bool,
+        units_of: UnitsOf,
     ) -> "Stream":
         X, weights = _joined(early)
-        units = Units.from_rows(as_rows(X), weights, centred)
+        units = units_of(as_rows(X), weights)
         stream = cls(units, device, warned=warned)._started(early, begin)
         for samples in early:
             stream = stream.learned(samples, learner)
@@ -114,7 +136,7 @@ class Stream:
             X, weights = X[weights > 0.0], weights[weights > 0.0]
         x = self.units.standardize(X).to(self.device)
         stream = replace(self, weight_unit=unit, floors=Floors.from_sample(x))
-        return replace(stream, state=begin(x, stream._relative(weights, x)))
+        return replace(stream, state=begin(x, stream._relative(weights, x), self.units))
 
     @property
     def model(self) -> SparseCodingModel:
@@ -130,8 +152,9 @@ class Stream:
     def elbo(self) -> float:
         """The ELBO of the last samples at that model, in nats per sample and units of the data."""
         assert self.statistics is not None
-        n_seen, n_components = float(self.statistics.n_entries), len(self.statistics.prior_statistic)
-        return float(self.units.terms(entropy_elbo(self.statistics), n_components, n_seen).elbo)
+        n_components, n_seen = len(self.statistics.prior_statistic), self.statistics.n_entries
+        terms = self.units.terms(entropy_elbo(self.statistics), n_components, n_seen.numpy(force=True))
+        return float(terms.elbo)
 
     def learned(self, samples: Samples, learner: Learner) -> "Stream":
         """Return the stream after a batch.
@@ -147,7 +170,7 @@ class Stream:
         state = learner.step(self.state, Batch(x, sample_weight=row_weight, step_factor=step_factor))
         warn = not self.warned and learner.at_noise_floor(state)
         if warn:
-            warn_of_noise_floor(float(state.model.noise_variance))  # The data's mean square is their unit.
+            warn_of_noise_floor(state.model.mean_noise_variance)  # The data's mean square is their unit.
         model = replace(self, state=state).model
         record = take_turn(x, model, state.inference, sample_weight=row_weight).statistics.normalized()
         if self.statistics is not None:

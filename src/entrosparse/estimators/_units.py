@@ -1,4 +1,4 @@
-"""The units that an estimator learns in: data around their mean, with root mean square 1."""
+"""The units that an estimator learns in: data, or features, around their mean, with root mean square 1."""
 
 import warnings
 from collections.abc import Iterator
@@ -31,7 +31,9 @@ class Units:
     """Centre and unit of data, in float64, so that data of all sizes are the same to the learner.
 
     Data are ``mean + scale · x`` for what the learner sees as x; codes, λ and deviations are ``scale`` times
-    what it finds, and log-densities lose ``log(scale)`` per entry seen.
+    what it finds, and log-densities lose ``log(scale)`` per entry seen. Where noise has a variance for each
+    feature, each feature has a unit of its own, and only codes are in ``scale``: then it makes no difference
+    to learning what units the features are in.
 
     Attributes
     ----------
@@ -40,16 +42,25 @@ class Units:
     scale : float
         Root mean square of all entries seen, around the means. For data without spread it is that of the
         means, or 1 if all are 0.
+    spread : ndarray of shape (D,) or None
+        Units of the features, as multiples of ``scale``; None if they have none of their own.
     """
 
     mean: NDArray[np.float64]
     scale: float
+    spread: NDArray[np.float64] | None = None
 
     @classmethod
     def from_rows(
-        cls, rows: TableRows, sample_weight: NDArray[np.float64] | None, centred: bool = True
+        cls,
+        rows: TableRows,
+        sample_weight: NDArray[np.float64] | None,
+        centred: bool = True,
+        per_feature: bool = False,
     ) -> Self:
-        """Return the units of data, read in blocks of rows; those that are not centred have the mean 0.
+        """Return the units of data, read in blocks of rows.
+
+        Data that are not centred have the mean 0; if ``per_feature``, each feature has a unit of its own.
 
         Raises
         ------
@@ -59,6 +70,7 @@ class Units:
         count, mean = np.zeros(rows.n_features), np.zeros(rows.n_features)
         tiny = np.finfo(float).tiny
         squares, size = 0.0, 0.0  # The sum of squares around the mean is in units of size².
+        of_features = np.zeros(rows.n_features)  # So are those of each feature.
         with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
             for part, weight in _parts(rows, sample_weight):
                 seen = ~np.isnan(part)
@@ -75,8 +87,11 @@ class Units:
                 mean += share * gap
                 unit = size or 1.0
                 part /= unit
+                inside, between = weight @ part**2, part_count * (1.0 - share)
                 squares *= (last / unit) ** 2
-                squares += float((weight @ part**2).sum() + part_count * (1.0 - share) @ (gap / unit) ** 2)
+                squares += float(inside.sum() + between @ (gap / unit) ** 2)
+                of_features *= (last / unit) ** 2
+                of_features += inside + between * (gap / unit) ** 2
         (unseen,) = np.nonzero(count == 0.0)
         if len(unseen) == rows.n_features:
             raise InputError("the 'X' parameter must have an entry that was seen; got NaN alone")
@@ -91,7 +106,8 @@ class Units:
                 f"the 'X' parameter must hold values up to {most:g} in {rows.dtype}; got {size:.3g}"
             )
         if not centred:
-            squares += float(count @ (mean / (size or 1.0)) ** 2)
+            of_means = count * (mean / (size or 1.0)) ** 2
+            squares, of_features = squares + float(of_means.sum()), of_features + of_means
             mean[:] = 0.0
         scale = size * float(np.sqrt(squares / count.sum()))
         if scale == 0.0:
@@ -101,7 +117,10 @@ class Units:
                 f"the 'X' parameter must have a root mean square around its mean of at least {least:g} in "
                 f"{rows.dtype}; got {scale:.3g}"
             )
-        return cls(mean, scale)
+        if not per_feature:
+            return cls(mean, scale)
+        spread = size / scale * np.sqrt(of_features / np.maximum(count, tiny))
+        return cls(mean, scale, np.where(spread > 0.0, spread, 1.0))
 
     def standardize(self, X: NDArray[Any]) -> Tensor:
         """Return data in these units, in their own precision.
@@ -113,7 +132,7 @@ class Units:
         """
         with np.errstate(over="ignore"):
             x = X - self.mean.astype(X.dtype)
-            x /= X.dtype.type(self.scale)
+            x /= self.entry_scale.astype(X.dtype)
         limit = float(np.finfo(X.dtype).max) ** 0.25
         if not (x.size == 0 or (-limit <= x.min() and x.max() <= limit)):  # NaN take the closer look, too.
             _refuse_infinite(X)
@@ -125,11 +144,22 @@ class Units:
                 )
         return torch.as_tensor(x)
 
+    @property
+    def entry_scale(self) -> NDArray[np.float64]:
+        """The units of data entries, of shape () or (D,)."""
+        return np.asarray(self.scale if self.spread is None else self.scale * self.spread)
+
+    def atoms(self, dictionary: NDArray[Any]) -> NDArray[Any]:
+        """Return a dictionary (D, H) of the data in these units."""
+        if self.spread is None or dictionary.shape[:1] != self.spread.shape:
+            return dictionary  # It is for the learner to refuse a wrong shape.
+        return dictionary / self.spread[:, None]
+
     # --- back to the units of the data
 
     def data(self, x: NDArray[Any]) -> NDArray[Any]:
         """Return data."""
-        return self.codes(x) + self.mean.astype(x.dtype)
+        return x * self.entry_scale.astype(x.dtype) + self.mean.astype(x.dtype)
 
     def codes(self, z: NDArray[Any]) -> NDArray[Any]:
         """Return codes, or deviations of codes."""
@@ -140,21 +170,37 @@ class Units:
         return posterior.rescaled(self.scale)
 
     def model(self, model: SparseCodingModel) -> SparseCodingModel:
-        """Return the model in float64; its data are those around the mean."""
+        """Return the model in float64; its data are those around the mean.
+
+        Where features have units of their own, atoms are of length 1 in these.
+        """
         model = model.to("cpu", torch.float64)
+        dictionary = model.dictionary
+        if self.spread is not None:
+            dictionary = dictionary * torch.as_tensor(self.spread)[:, None]
         return replace(
             model,
+            dictionary=dictionary,
             prior_scale=model.prior_scale * self.scale,
-            noise_variance=model.noise_variance * self.scale**2,
+            noise_variance=model.noise_variance * torch.as_tensor(self.entry_scale**2),
         )
 
     def pointwise_elbo(self, elbo: Tensor, x: Tensor) -> NDArray[np.float64]:
         """Return the ELBO of each row, given that of the standardized rows ``x`` (N, D)."""
-        n_seen = (~x.isnan()).sum(1).double()
-        return (elbo.double() - n_seen * np.log(self.scale)).numpy(force=True)
+        seen = (~x.isnan()).double()
+        log_scale = torch.as_tensor(np.log(self.entry_scale)).to(seen)
+        by_data = seen.sum(1) * log_scale if self.spread is None else seen @ log_scale
+        return (elbo.double() - by_data).numpy(force=True)
 
-    def terms(self, terms: ElboTerms, n_components: int, n_seen: float) -> ElboTerms:
-        """Return the entropies of rows of which ``n_seen`` entries were seen on average."""
+    def n_seen(self, X: NDArray[Any], sample_weight: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Return how many entries of a row were seen on average; of each feature if it has its own unit."""
+        seen = ~np.isnan(X)
+        if self.spread is None:
+            return np.asarray(np.average(seen.sum(1), weights=sample_weight))
+        return np.asarray(np.average(seen, axis=0, weights=sample_weight))
+
+    def terms(self, terms: ElboTerms, n_components: int, n_seen: NDArray[np.float64]) -> ElboTerms:
+        """Return the entropies of rows of which :meth:`n_seen` entries were seen on average."""
         by_codes, by_data = self._shifts(n_components, n_seen)
         return replace(
             terms,
@@ -163,8 +209,8 @@ class Units:
             likelihood=terms.likelihood + by_data,
         )
 
-    def record(self, record: EpochRecord, n_components: int, n_seen: float) -> EpochRecord:
-        """Return a row of the history, for rows of which ``n_seen`` entries were seen on average."""
+    def record(self, record: EpochRecord, n_components: int, n_seen: NDArray[np.float64]) -> EpochRecord:
+        """Return a row of the history, for rows of which :meth:`n_seen` entries were seen on average."""
         by_codes, by_data = self._shifts(n_components, n_seen)
         return replace(
             record,
@@ -172,13 +218,18 @@ class Units:
             posterior_entropy=record.posterior_entropy + by_codes,
             prior_entropy=record.prior_entropy + by_codes,
             likelihood_entropy=record.likelihood_entropy + by_data,
-            noise_variance=record.noise_variance * self.scale**2,
+            noise_variance=record.noise_variance * self._mean_scale**2,
         )
 
-    def _shifts(self, n_components: int, n_seen: float) -> tuple[float, float]:
+    @property
+    def _mean_scale(self) -> float:
+        """The geometric mean of the units of all features."""
+        return self.scale if self.spread is None else float(np.exp(np.log(self.entry_scale).mean()))
+
+    def _shifts(self, n_components: int, n_seen: NDArray[np.float64]) -> tuple[float, float]:
         """Return by how much entropies of codes and of data change, in nats."""
-        log_scale = float(np.log(self.scale))
-        return n_components * log_scale, n_seen * log_scale
+        by_data = n_seen * np.log(self.entry_scale)
+        return n_components * float(np.log(self.scale)), float(by_data.sum())
 
 
 def _parts(

@@ -11,6 +11,7 @@ before, and it is dropped when the steps grow.
 
 Where entries are missing, each block costs a reconstruction of the data. Then only learners, which do a fixed
 number of sweeps, use them, and posteriors are brought to a tolerance by Newton steps on all means at once.
+Where the energy of the noise is not quadratic in the residuals, there are Newton steps only.
 """
 
 from collections.abc import Callable
@@ -89,18 +90,13 @@ class DiagonalInference:
         """
         problem = EStepProblem.from_data(x, model, weights)
         state = _start(problem, start)
-        if self.tolerance > 0.0 and problem.observed is not None:
+        if not model.likelihood.quadratic or (self.tolerance > 0.0 and problem.observed is not None):
             newton = NewtonState.start(state.mean, state.scale)
-            result = self._until_stationary(problem, newton, newton_step, 1, _NEWTON_PATIENCE)
+            result = self._run(problem, newton, newton_step, 1, _NEWTON_PATIENCE)
         else:
             latents, curvature = _blocks(problem)
             sweep = partial(_sweep, latents=latents, curvature=curvature)
-            if self.tolerance > 0.0:
-                result = self._until_stationary(problem, state, sweep, _CHECK_EVERY, _PATIENCE)
-            else:
-                for _ in range(self.max_iterations):
-                    state = sweep(problem, state)
-                result = Diagonal(state.mean.contiguous(), state.scale.contiguous())
+            result = self._run(problem, state, sweep, _CHECK_EVERY, _PATIENCE)
         check_finite(result.mean, result.scale)
         return result
 
@@ -111,7 +107,7 @@ class DiagonalInference:
         """
         return max(512, 2**19 // n_components)
 
-    def _until_stationary(
+    def _run(
         self,
         problem: EStepProblem,
         state: _AnyState,
@@ -119,6 +115,11 @@ class DiagonalInference:
         check_every: int,
         patience: int,
     ) -> Diagonal:
+        """Advance until the tolerance is met or, if it is 0, as often as there are iterations."""
+        if self.tolerance <= 0.0:
+            for _ in range(self.max_iterations):
+                state = advance(problem, state)
+            return Diagonal(state.mean.contiguous(), state.scale.contiguous())
         mean, scale = (torch.empty_like(state.mean, memory_format=torch.contiguous_format) for _ in range(2))
         rows = torch.arange(len(mean), device=mean.device)
         progress = Progress(mean, patience)

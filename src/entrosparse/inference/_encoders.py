@@ -48,7 +48,7 @@ class _Encoder(nn.Module, ABC):
         precision = problem.shared_hessian.diagonal()
         curvature = problem.curvature(torch.zeros_like(precision), precision.rsqrt())
         newton = torch.linalg.solve(problem.shared_hessian + torch.diag(curvature), problem.loading.T)
-        # In a new model the noise variance is half that of the data.
+        # In a new model the noise variance is half that of the data, or of each feature.
         data_scale = (2.0 * model.noise_variance).sqrt()
         self.register_buffer("data_scale", data_scale)
         self.register_buffer("unit", (precision + curvature).rsqrt())

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.closed_form import SQRT_2_OVER_PI, SQRT_HALF
+from entrosparse.errors import InputError
 from entrosparse.inference._diagonal_solver import LEARNING_SWEEPS, DiagonalInference, wiener_means
 from entrosparse.inference._problem import EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
@@ -71,7 +72,8 @@ class ExactFactorialInference:
         Raises
         ------
         InputError
-            If the energy of the prior is not linear on either side of zero.
+            If the energy of the prior is not linear on either side of zero, or that of the noise not
+            quadratic.
         NumericalError
             If a posterior is not finite in the end.
 
@@ -80,7 +82,12 @@ class ExactFactorialInference:
         ConvergenceWarning
             If data points are left above the tolerance.
         """
-        slopes = model.prior.slopes(model.prior_scale)
+        if not model.likelihood.quadratic:
+            raise InputError(
+                "exact factorial posteriors need Gaussian noise, isotropic or per feature; got "
+                f"{model.likelihood.name}"
+            )
+        model.prior.slopes(model.prior_scale)  # A prior that has none says so before any work.
         problem = EStepProblem.from_data(x, model, weights)
         slopes = model.prior.slopes(problem.prior_scale)
         mean = wiener_means(problem) if start is None else start.mean

@@ -2,7 +2,7 @@
 
 At the optimum T⁻¹ = s G + diag(c), and the same matrix is the Hessian in ν at fixed T. So the inverse of its
 Cholesky factor gives both the Newton step for ν and the new T. The next sweep needs only ν and the diagonal
-of T, which are 2H numbers per data point.
+of T, which are 2H numbers per data point; and where entries have weights, the variances of Wz.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from entrosparse.inference._diagonal_solver import STARTING_SWEEPS
 from entrosparse.inference._newton import TrustRegion, inverse_cholesky_of, precision_of
 from entrosparse.inference._problem import PATIENCE, EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
-from entrosparse.posteriors import Full, Posterior
+from entrosparse.posteriors import Diagonal, Full, Posterior
 
 _CACHED = 2**19  # Numbers in the matrices that a CPU factorizes together; they should fit into its cache.
 
@@ -56,23 +56,29 @@ class FullInference:
         mean, scale = start.mean.clone(), start.marginal_scale().clone()
         inverses = mean.new_empty(*mean.shape, mean.shape[1])
         at_once = max(1, _CACHED // mean.shape[1] ** 2 if mean.device.type == "cpu" else len(mean))
+        spread = problem.spread(Diagonal(mean, scale))
         region, progress, n_left = TrustRegion(mean), Progress(mean, PATIENCE), 0
 
         for rows in torch.split(torch.arange(len(mean), device=mean.device), at_once):
             for _ in range(self.max_iterations):
                 nu, tau, part = mean[rows], scale[rows], problem.rows(rows)
-                precision, curvature = precision_of(part.hessian(), part.curvature(nu, tau))
+                local = part.at(nu, None if spread is None else spread[rows])
+                precision, curvature = precision_of(local.hessian(), part.curvature(nu, tau))
                 inverse = inverse_cholesky_of(precision)
-                gradient = part.gradient(nu, tau)[0].unsqueeze(1)  # Row vectors times matrices are fast.
+                gradient = local.gradient(nu, tau)[0].unsqueeze(1)  # Row vectors times matrices are fast.
                 step = (gradient @ inverse.mT @ inverse).squeeze(1)
                 target = inverse.square().sum(1).sqrt()  # The norm along the columns is ten times slower.
                 nu, tau, free = region.move(rows, nu, step, tau, target)
+                region.follow(rows, spread, part.spread(Full(nu, inverse.mT)))
                 mean[rows], scale[rows], inverses[rows] = nu, tau, inverse
                 if self.tolerance <= 0.0:
                     continue
-                by_mean = (target * part.gradient(nu, target)[0]).abs().amax(1)
-                change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is left over.
-                residual = torch.maximum(by_mean, (target.square() * change).sum(1))
+                if spread is None:
+                    by_mean = (target * part.gradient(nu, target)[0]).abs().amax(1)
+                    change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is left over.
+                    residual = torch.maximum(by_mean, (target.square() * change).sum(1))
+                else:
+                    residual = part.stationarity(Full(nu, inverse.mT))
                 region.report(rows, residual, free)
                 rows = rows[progress.goes_on(rows, residual, self.tolerance)]
                 if len(rows) == 0:

@@ -27,7 +27,7 @@ from entrosparse.inference._diagonal_solver import STARTING_SWEEPS
 from entrosparse.inference._newton import TrustRegion, cholesky_of, precision_of
 from entrosparse.inference._problem import PATIENCE, EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
-from entrosparse.posteriors import LowRank, Posterior
+from entrosparse.posteriors import Diagonal, LowRank, Posterior
 
 _SCALE_STEPS = 2  # Updates of d per sweep.
 
@@ -86,15 +86,17 @@ class LowRankInference:
         weakest = torch.linalg.eigh(problem.shared_hessian).eigenvectors[:, : self.rank]
         basis = weakest.expand(len(mean), -1, -1).clone()
         factor = torch.zeros_like(basis)
+        spread = problem.spread(Diagonal(mean, tau))
         rows, region = torch.arange(len(mean), device=mean.device), TrustRegion(mean)
         progress = Progress(mean, PATIENCE)
         least_share = max(_LEAST_SHARE, torch.finfo(mean.dtype).eps ** 0.25)
 
         for _ in range(self.max_iterations):
             nu, part, independent = mean[rows], problem.rows(rows), scale[rows]
-            precision, _ = precision_of(part.hessian(), part.curvature(nu, tau[rows]))
+            local = part.at(nu, None if spread is None else spread[rows])
+            precision, _ = precision_of(local.hessian(), part.curvature(nu, tau[rows]))
             cholesky = cholesky_of(precision)
-            gradient = part.gradient(nu, tau[rows])[0].unsqueeze(-1)
+            gradient = local.gradient(nu, tau[rows])[0].unsqueeze(-1)
             directions, lengths = self._ritz(precision, cholesky, basis[rows], independent)
             vectors = independent.unsqueeze(-1) * directions * lengths.unsqueeze(-2)
             for _ in range(_SCALE_STEPS):
@@ -106,6 +108,7 @@ class LowRankInference:
             nu, deviation, free = region.move(rows, nu, step, tau[rows], target)
             mean[rows], tau[rows], scale[rows], factor[rows] = nu, deviation, independent, vectors
             basis[rows] = directions
+            region.follow(rows, spread, part.spread(LowRank(nu, vectors, independent)))
             if self.tolerance <= 0.0:
                 continue
             residual = part.stationarity(LowRank(nu, vectors, independent))

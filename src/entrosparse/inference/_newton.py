@@ -46,6 +46,12 @@ class TrustRegion:
         free = (share == 1.0) & (log_step.abs().amax(1, keepdim=True) < _MAX_LOG_STEP)
         return mean - damping * share * step, scale, free
 
+    def follow(self, rows: Tensor, spread: Tensor | None, target: Tensor | None) -> None:
+        """Move variances of other combinations of latents (N, K) to a target as deviations move; in place."""
+        if spread is not None and target is not None:
+            log_step = (target / spread[rows]).log().clamp(-2.0 * _MAX_LOG_STEP, 2.0 * _MAX_LOG_STEP)
+            spread[rows] *= torch.exp(self._damping[rows] * log_step)
+
     def report(self, rows: Tensor, residual: Tensor, free: Tensor) -> None:
         """Note the residuals after a move, shape (len(rows),), and damp the rows that overshot."""
         residual = residual.unsqueeze(1)

@@ -9,6 +9,8 @@ With k = c, the prior's curvature, steps converge fast near the optimum. Far fro
 because c vanishes with exp(−ν²/2τ²). With k = w, the majorizer, steps are safe but converge slowly: that is
 iteratively reweighted least squares. So k is the larger of c and a share of w, which is called caution. It
 falls tenfold when a line search along the step accepts half of it or more, and grows tenfold otherwise.
+Noise whose energy is not quadratic has curvature and majorizer too, for each entry, and caution mixes them
+in the same way.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from entrosparse.inference._problem import EStepProblem
+from entrosparse.posteriors import Diagonal
 
 _MORE_TURNS = 4  # Turns of conjugate gradients by which each step is more exact than the one before.
 _MOST_TURNS = 4  # Most turns per latent; without rounding, one per latent would be exact.
@@ -51,19 +54,18 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
     """Return the state after one step of all means, and then one of all deviations."""
     mean, scale = state.mean, state.scale
     turns = min(state.turns + _MORE_TURNS, _MOST_TURNS * mean.shape[1])
-    gradient, majorizer = problem.gradient(mean, scale)
+    local = problem.at(mean, problem.spread(Diagonal(mean, scale)), state.caution)
+    gradient, majorizer = local.gradient(mean, scale)
     added = torch.maximum(problem.curvature(mean, scale), state.caution * majorizer)
-    step = _conjugate_gradients(problem, added, gradient, turns)
+    step = _conjugate_gradients(local, added, gradient, turns)
 
-    slope = _dot(gradient, step)
-    of_likelihood = slope - _dot(majorizer * mean, step)
-    bend = _dot(problem.hessian_product(step), step)
+    slope, of_likelihood = _dot(gradient, step), problem.likelihood_slope(mean, scale, step)
     least, taken = slope.abs(), torch.zeros_like(slope)
     low, high, share = taken, torch.ones_like(slope), torch.ones_like(slope)
     for _ in range(_LOOKS):
         there = torch.addcmul(mean, share, step)
         of_prior = problem.prior.majorizer(there, scale, problem.prior_scale) * there
-        slope = of_likelihood + share * bend + _dot(of_prior, step)
+        slope = of_likelihood(share) + _dot(of_prior, step)
         taken = torch.where(slope.abs() < least, share, taken)
         least = torch.minimum(slope.abs(), least)
         low, high = torch.where(slope < 0.0, share, low), torch.where(slope < 0.0, high, share)
@@ -77,8 +79,9 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
 def deviation_step(problem: EStepProblem, mean: Tensor, scale: Tensor) -> Tensor:
     """Return τ after one Newton step on log τ towards τ_h² (s G_hh + c_h) = 1."""
     share, slope = problem.prior.precision_share(mean, scale, problem.prior_scale)
-    of_data = scale.square().mul_(problem.diagonal())
-    slope.add_(of_data, alpha=2.0)
+    local = problem.at(mean, problem.spread(Diagonal(mean, scale)))
+    of_data = scale.square().mul_(local.diagonal())
+    slope.add_(local.deviation_slope(scale, of_data), alpha=2.0)
     log_step = share.add_(of_data).sub_(1.0).div_(slope).neg_().clamp_(-_MAX_LOG_STEP, _MAX_LOG_STEP)
     return log_step.exp_().mul_(scale)
 

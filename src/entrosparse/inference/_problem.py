@@ -12,9 +12,16 @@ where
     T:  T⁻¹ = s G + diag(c),           c_h = γ √(2/π) exp(−ν_h² / 2τ_h²) / (λ_h τ_h)     for the Laplace prior
 
 Diagonal and low-rank posteriors meet the second condition as far as their covariances can.
+
+Where features have precisions of their own, s is a diagonal matrix and ``s G`` means ``Wᵀ s W``. Where the
+energy of the noise is not quadratic in the residuals (Laplace noise), each entry also has weights of its own,
+which depend on the posterior: a majorizer for the mean, and a curvature for the covariance and for Newton
+steps, as the prior has them for each latent. :meth:`EStepProblem.at` gives the problem with these weights, a
+quadratic one with the same gradient; solvers ask for it again after each step.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self, final
 
@@ -24,11 +31,13 @@ from torch import Tensor
 from entrosparse import errors
 from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import InputError, NumericalError
+from entrosparse.likelihoods import Likelihood
 from entrosparse.model import SparseCodingModel, split_missing
-from entrosparse.posteriors import Posterior
+from entrosparse.posteriors import Diagonal, Posterior
 from entrosparse.priors import Prior
 
 PATIENCE = 500  # Sweeps without progress after which solvers by Newton steps give a data point up.
+_MOST_GROWTH = 1e3  # Largest power of a deviation that the curvature of an entry is taken to grow with.
 _FALL = 0.98  # Factor by which a residual must fall to count as progress.
 
 
@@ -48,28 +57,71 @@ class EStepProblem:
     linear: Tensor  # s b, shape (N, H).
     seen: Tensor  # The data, with 0 for entries that were not seen, shape (N, D).
     observed: Tensor | None  # 1 where an entry was seen, 0 where not, shape (N, D); None when all were.
+    likelihood: Likelihood
+    noise_variance: Tensor
+    steepness: Tensor | None = None  # Weights of the entries in :meth:`deviation_slope`, where it has such.
 
     @classmethod
     def from_data(cls, x: Tensor, model: SparseCodingModel, weights: EntropyWeights) -> Self:
         """Return the problem of the rows of ``x`` under a model, at the weights γ, δ."""
-        precision = weights.likelihood / model.noise_variance
+        precision = weights.likelihood * model.precision
         limit = torch.finfo(precision.dtype).max ** 0.5
-        if not bool(precision <= limit):
+        if not bool((precision <= limit).all()):
             raise InputError(
                 f"the 'noise_variance' of the model must be at least {weights.likelihood / limit:.2g} in "
-                f"{precision.dtype}; got {float(model.noise_variance):.2g}"
+                f"{precision.dtype}; got {float(model.noise_variance.min()):.2g}"
             )
         loading = model.dictionary * precision
         prior_scale = model.prior.tempered_scale(model.prior_scale, weights.prior)
         seen, observed = split_missing(x)
         linear = (loading.T @ seen.T).T
-        hessian = model.gram * precision
-        return cls(model.prior, prior_scale, model.dictionary, loading, hessian, linear, seen, observed)
+        hessian = loading.T @ model.dictionary if model.likelihood.per_feature else model.gram * precision
+        return cls(
+            model.prior,
+            prior_scale,
+            model.dictionary,
+            loading,
+            hessian,
+            linear,
+            seen,
+            observed,
+            model.likelihood,
+            model.noise_variance,
+        )
 
     def rows(self, index: Tensor) -> Self:
         """Return the problem of some of the data points."""
         observed = None if self.observed is None else self.observed[index]
         return replace(self, linear=self.linear.T[:, index].T, seen=self.seen[index], observed=observed)
+
+    def spread(self, posterior: Posterior) -> Tensor | None:
+        """Return the variances of ``Wz`` (N, D) if entries have weights that depend on them."""
+        return None if self.likelihood.quadratic else posterior.reconstruction_variance(self.dictionary)
+
+    def at(self, mean: Tensor, spread: Tensor | None, caution: Tensor | None = None) -> Self:
+        """Return the problem that is quadratic in the residuals and has the gradient of this one there.
+
+        It is this one if the likelihood is quadratic. Otherwise its entries have weights (N, D) in place of
+        ``observed``: the curvatures, or a share of the majorizers (caution, (N, 1)) where that is more.
+        """
+        if spread is None:
+            return self
+        fitted = mean @ self.dictionary.T
+        error = self.seen - fitted
+        majorizer, curvature = self.likelihood.entry_weights(error, spread, self.noise_variance)
+        weight = curvature if caution is None else torch.maximum(curvature, caution * majorizer)
+        # Where deviations of the codes grow by a common factor, the curvature changes with the factor's power
+        # (error² / spread − 1). Newton steps are safe if they leave out what is below 0.
+        tiny = torch.finfo(spread.dtype).tiny
+        growth = (error.square() / spread.clamp_min(tiny) - 1.0).clamp(0.0, _MOST_GROWTH)
+        if self.observed is not None:
+            majorizer, weight = self.observed * majorizer, self.observed * weight
+        return replace(
+            self,
+            seen=weight * fitted + majorizer * error,
+            observed=weight,
+            steepness=weight * (1.0 + 0.5 * growth),
+        )
 
     def hessian(self) -> Tensor:
         """Return the likelihood's Hessian in ν: (H, H) for all data points, or (N, H, H)."""
@@ -83,7 +135,16 @@ class EStepProblem:
         """Return the diagonal of :meth:`hessian`: (H,) or (N, H)."""
         if self.observed is None:
             return self.shared_hessian.diagonal().contiguous()  # Elementwise work is slow on strides.
-        return ((self.dictionary * self.loading).T @ self.observed.T).T
+        return self._diagonal(self.observed)
+
+    def deviation_slope(self, scale: Tensor, of_data: Tensor) -> Tensor:
+        """Return half the derivative of ``τ² diagonal``, which is ``of_data`` (N, H), in log τ, or more."""
+        if self.steepness is None:
+            return of_data
+        return scale.square() * self._diagonal(self.steepness)
+
+    def _diagonal(self, entry_weight: Tensor) -> Tensor:
+        return ((self.dictionary * self.loading).T @ entry_weight.T).T
 
     def curvature(self, mean: Tensor, scale: Tensor) -> Tensor:
         """Return c, shape (N, H)."""
@@ -102,6 +163,26 @@ class EStepProblem:
         error = (mean @ self.dictionary.T).mul_(self.observed).sub_(self.seen)
         return (self.loading[:, latents].T @ error.T).T
 
+    def likelihood_slope(self, mean: Tensor, scale: Tensor, step: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the derivative of the likelihood's energy along a step, as a function of the share taken.
+
+        Means and deviations are those of diagonal posteriors; the share and the derivative are (N, 1).
+        """
+        if self.likelihood.quadratic:
+            start = torch.linalg.vecdot(self.likelihood_gradient(mean), step).unsqueeze(1)
+            bend = torch.linalg.vecdot(self.hessian_product(step), step).unsqueeze(1)
+            return lambda share: start + share * bend
+        spread = Diagonal(mean, scale).reconstruction_variance(self.dictionary)
+        error, change = self.seen - mean @ self.dictionary.T, step @ self.dictionary.T
+        pull = step @ self.loading.T if self.observed is None else self.observed * (step @ self.loading.T)
+
+        def slope(share: Tensor) -> Tensor:
+            there = error - share * change
+            majorizer, _ = self.likelihood.entry_weights(there, spread, self.noise_variance)
+            return -torch.linalg.vecdot(majorizer * there, pull).unsqueeze(1)
+
+        return slope
+
     def hessian_product(self, vectors: Tensor) -> Tensor:
         """Return ``s G v`` of each row v, (N, H), a new column-major tensor."""
         if self.observed is None:
@@ -110,14 +191,16 @@ class EStepProblem:
 
     def diagonal_stationarity(self, mean: Tensor, scale: Tensor) -> Tensor:
         """Return :meth:`stationarity` of diagonal posteriors, without a matrix for each data point."""
-        by_mean = self.gradient(mean, scale)[0].mul_(scale).abs_()
-        by_scale = (scale.square() * (self.diagonal() + self.curvature(mean, scale)) - 1.0).abs_()
+        local = self.at(mean, self.spread(Diagonal(mean, scale)))
+        by_mean = local.gradient(mean, scale)[0].mul_(scale).abs_()
+        by_scale = (scale.square() * (local.diagonal() + self.curvature(mean, scale)) - 1.0).abs_()
         return torch.maximum(by_mean, by_scale).amax(1)
 
     def stationarity(self, posterior: Posterior) -> Tensor:
         """Return how far each posterior is from its optimum, shape (N,), in nats per posterior deviation."""
-        gradient = self.likelihood_gradient(posterior.mean)
-        return posterior.distance_from_optimum(gradient, self.hessian(), self.prior, self.prior_scale)
+        local = self.at(posterior.mean, self.spread(posterior))
+        gradient = local.likelihood_gradient(posterior.mean)
+        return posterior.distance_from_optimum(gradient, local.hessian(), self.prior, self.prior_scale)
 
 
 def stationarity(

@@ -181,7 +181,9 @@ def _ascend(
         torch.set_rng_state(state.noise)
         posterior = state.amortized.differentiable(batch.x, model)
         noise = torch.get_rng_state()
-    record = Statistics.collect(posterior, batch.x, dictionary, model.prior, batch.sample_weight)
+    record = Statistics.collect(
+        posterior, batch.x, dictionary, model.prior, batch.sample_weight, model.likelihood
+    )
     floor = state.running.floors.prior_scale(model, batch.weights)
     prior_scale = torch.maximum(optimal_scales(record)[0], floor)
     terms = entropy_elbo(record, batch.weights)

@@ -109,10 +109,10 @@ class BatchEM(Learner):
         n_turns = 1 + (state.n_turns if state.turn and state.turn.terms.weights == weights else 0)
         objectives = torch.cat([state.objectives[1:], turn.terms.objective.reshape(1).to(state.objectives)])
 
-        noise_floor = state.floors.noise_variance.to(x)
+        noise_floor = state.floors.least_noise(model)
         coolest = torch.maximum(self.cooling * model.noise_variance, noise_floor)
         optimum = turn.model.noise_variance
-        cooled = bool(optimum >= coolest) or bool(coolest <= noise_floor)
+        cooled = bool(((optimum >= coolest) | (coolest <= noise_floor)).all())
         reached = state.floors.raised(turn.model, weights)
 
         step_size, momentum = state.step_size, self.momentum

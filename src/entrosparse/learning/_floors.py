@@ -28,19 +28,31 @@ class Floors:
     noise_variance : Tensor of shape ()
         Least noise variance, in squared data units and float64. It is 1e-6 of the mean square, or more for
         data that were rounded: the variance of their rounding errors, but at most 0.01 of the mean square.
+    of_features : Tensor of shape (D,)
+        The same for each feature, where features have noise variances of their own. A feature is taken to
+        have a mean square that is not lost in rounding errors of that of all.
     """
 
     mean_square: Tensor
     noise_variance: Tensor
+    of_features: Tensor
 
     @classmethod
     def from_sample(cls, sample: Tensor) -> Self:
         """Return the floors that belong to data like this sample (N, D)."""
         x, _ = split_missing(sample)
-        mean_square = (torch.full_like(x[:, 0], 1.0 / len(x)) @ x.square().mean(1)).double()
+        row_share = torch.full_like(x[:, 0], 1.0 / len(x))
+        mean_square = (row_share @ x.square().mean(1)).double()
         mean_square = torch.where(mean_square > 0, mean_square, 1.0)
-        rounding = torch.minimum(_rounding_step(sample).square() / 12.0, _ROUNDING_SHARE * mean_square)
-        return cls(mean_square, torch.maximum(rounding, _NOISE_FLOOR * mean_square))
+        of_features = (row_share @ x.square()).double()
+        # What is below is lost in rounding errors of the other features.
+        noticed = torch.maximum(of_features, torch.finfo(x.dtype).eps * mean_square)
+        rounding = _rounding_step(sample).square() / 12.0
+        least, least_of_features = (
+            torch.maximum(torch.minimum(rounding, _ROUNDING_SHARE * square), _NOISE_FLOOR * at_least)
+            for square, at_least in ((mean_square, mean_square), (of_features, noticed))
+        )
+        return cls(mean_square, least, least_of_features)
 
     def prior_scale(self, model: SparseCodingModel, weights: EntropyWeights) -> Tensor:
         """Return the least λ, in units of the codes.
@@ -54,6 +66,11 @@ class Floors:
             return _ANNEALING_SCALE_FLOOR * self.mean_square.sqrt()
         return _SCALE_FLOOR * torch.sqrt(self.mean_square * model.n_features / model.n_components)
 
+    def least_noise(self, model: SparseCodingModel) -> Tensor:
+        """Return the least noise variance of a model, () or (D,), in its dtype."""
+        least = self.of_features if model.likelihood.per_feature else self.noise_variance
+        return least.to(model.dictionary)
+
     def raised(
         self, model: SparseCodingModel, weights: EntropyWeights = EntropyWeights()
     ) -> SparseCodingModel:
@@ -62,12 +79,17 @@ class Floors:
         return replace(
             model,
             prior_scale=torch.maximum(model.prior_scale, prior_scale.to(dictionary)),
-            noise_variance=torch.maximum(model.noise_variance, self.noise_variance.to(dictionary)),
+            noise_variance=torch.maximum(model.noise_variance, self.least_noise(model)),
         )
 
     def reached(self, model: SparseCodingModel) -> bool:
-        """Return whether the noise variance of a model is at its floor."""
-        return bool(model.noise_variance <= self.noise_variance * (1.0 + 1e-6))
+        """Return whether the noise variance of a model is at its floor.
+
+        Where features have their own, all of them must be: some that the codes explain to the last digit are
+        nothing unusual, and called Heywood cases in factor analysis.
+        """
+        least = self.of_features if model.likelihood.per_feature else self.noise_variance
+        return bool((model.noise_variance <= least * (1.0 + 1e-6)).all())
 
 
 def _rounding_step(sample: Tensor) -> Tensor:

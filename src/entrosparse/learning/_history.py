@@ -29,7 +29,7 @@ class EpochRecord:
     gamma, delta : float
         Weights γ and δ of the epoch.
     noise_variance : float
-        σ² of the learned model.
+        σ² of the learned model; the geometric mean where features have variances of their own.
     gini_mean, gini_std : float
         Gini index of the posterior means: mean and standard deviation over the data points.
     dead_latents : int

@@ -1,5 +1,7 @@
 """Where learning starts from."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from entrosparse.errors import InputError
 from entrosparse.inference import learning_sweeps
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._turns import evaluate
+from entrosparse.likelihoods import Isotropic, Likelihood
 from entrosparse.model import SparseCodingModel, split_missing, unit_columns
 from entrosparse.priors import Prior
 
@@ -110,6 +113,7 @@ def initial_model(
     prior: Prior,
     generator: torch.Generator,
     sample_weight: Tensor | None = None,
+    likelihood: Likelihood = Isotropic(),
 ) -> SparseCodingModel:
     """Return a model to start from, scaled to a sample of the data.
 
@@ -128,22 +132,29 @@ def initial_model(
         Source of randomness, on the CPU.
     sample_weight : Tensor of shape (N,), optional
         Weights of the data points in the scales.
+    likelihood : Likelihood
+        Kind of noise. Where features have variances of their own, initial dictionaries are found in data
+        whose features all have the same mean square.
 
     Returns
     -------
     SparseCodingModel
-        σ² is half the data variance, and λ half the optimum for codes Wᵀx.
+        σ² is half the data variance, and λ half the optimum for codes that the model reads from the data.
     """
     x, _ = split_missing(x)
     row_weight = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
     row_weight = row_weight / row_weight.sum()
+    of_features = row_weight @ x.square()
+    unit = torch.ones_like(of_features)
+    if likelihood.per_feature:
+        unit = torch.where(of_features > 0, of_features.sqrt(), unit)
     if isinstance(dictionary, str):
         if dictionary not in DICTIONARIES:
             known = ", ".join(repr(name) for name in DICTIONARIES)
             raise InputError(f"the 'init' parameter must be one of {known} or an array; got {dictionary!r}")
         # Distinct rows only, so that a row of weight 2 and a row that stands twice give the same start.
         distinct = torch.unique(x[row_weight > 0], dim=0)
-        atoms = DICTIONARIES[dictionary](distinct, n_components, generator)
+        atoms = unit[:, None] * DICTIONARIES[dictionary](distinct / unit, n_components, generator)
     else:
         atoms = torch.as_tensor(dictionary).to(x)
         if tuple(atoms.shape) != (x.shape[1], n_components):
@@ -155,17 +166,21 @@ def initial_model(
             raise InputError(
                 f"the 'init' array must have columns of finite length above zero; got {n_bad} others"
             )
-    atoms = unit_columns(atoms).contiguous()
-    codes, tiny = x @ atoms, torch.finfo(x.dtype).tiny
+    atoms, tiny = unit_columns(atoms).contiguous(), torch.finfo(x.dtype).tiny
+    noise_variance = 0.5 * (of_features if likelihood.per_feature else row_weight @ x.square().mean(1))
+    model = SparseCodingModel(
+        dictionary=atoms,
+        prior_scale=torch.ones_like(atoms[0]),
+        noise_variance=noise_variance.clamp_min(tiny**0.25),
+        prior=prior,
+        likelihood=likelihood,
+    )
+    codes = x @ model.readout
     if prior.positive:  # Atoms point to where the data reach farther.
         sign = torch.where(row_weight @ codes**3 < 0.0, -1.0, 1.0)
-        atoms, codes = atoms * sign, (codes * sign).clamp_min(0.0)
-    return SparseCodingModel(
-        dictionary=atoms,
-        prior_scale=(0.5 * prior.optimal_scale(row_weight @ prior.statistic(codes))).clamp_min(tiny**0.25),
-        noise_variance=(0.5 * row_weight @ x.square().mean(1)).clamp_min(tiny**0.25),
-        prior=prior,
-    )
+        model, codes = replace(model, dictionary=atoms * sign), (codes * sign).clamp_min(0.0)
+    statistic = row_weight @ prior.statistic(codes)
+    return replace(model, prior_scale=(0.5 * prior.optimal_scale(statistic)).clamp_min(tiny**0.25))
 
 
 def with_fitting_scales(

@@ -14,17 +14,22 @@ _LEAST_SHARE = 0.1  # least share of its way that a logarithm of λ or σ² is t
 
 
 def exact_sweep(dictionary: Tensor, statistics: Statistics) -> Tensor:
-    """Return the dictionary after one sweep of exact column updates, each the maximum over the unit sphere.
+    """Return the dictionary after one sweep of column updates that never raise the expected residual.
 
     With ``A = Σ E[zzᵀ]`` and ``B = Σ x E[z]ᵀ`` the expected residual is, up to a constant, linear in one
-    column of unit length, so ``w_h ∝ B_h − Σ_{k≠h} w_k A_kh`` never raises it. Valid for every γ and δ.
+    column of unit length, so ``w_h ∝ B_h − Σ_{k≠h} w_k A_kh`` is the minimum over the unit sphere. Where
+    features have variances of their own, ``A_hh Σ_d w_dh² / σ_d²`` is not constant on the sphere. There an
+    upper bound takes its place that is linear and touches: the gradient ``(B − W A)_dh`` of each feature
+    counts by ``σ_min² / σ_d²``. Valid for every γ and δ.
     """
     second_moment = statistics.second_moment
+    variance = optimal_scales(statistics)[1]
+    variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
+    share = variance.amin() / variance
     atoms = dictionary.to(second_moment, copy=True)
     for h in range(atoms.shape[1]):
-        target = (
-            statistics.cross_moment[:, h] - atoms @ second_moment[:, h] + atoms[:, h] * second_moment[h, h]
-        )
+        gradient = statistics.cross_moment[:, h] - atoms @ second_moment[:, h]
+        target = share * gradient + atoms[:, h] * second_moment[h, h]
         length = target.norm()
         if length > 0:
             atoms[:, h] = target / length
@@ -41,12 +46,13 @@ def preconditioned_step(
 ) -> Tensor:
     """Return the dictionary after one approximate Newton step on a minibatch.
 
-    The gradient of the bound is ``s R`` with ``R = B − W A`` and ``s = δ/σ²``. EM's own step ``R diag(A)⁻¹``
-    crawls inside the span of W when noise is small, because there the codes follow the atoms: with the codes
-    eliminated, the curvature of column h is ``A_hh s (I − f W Wᵀ)`` for orthogonal atoms, where
-    ``f = s E[τ²]`` is the share of the posterior precision that comes from the data. Its inverse gives the
-    step ``(R + W diag(f/(1 − f)) Wᵀ R) diag(A)⁻¹``; division by ‖WᵀW‖ and f ≤ 0.9 keep it from overshooting
-    where atoms are not orthogonal or the data give nearly all precision.
+    The gradient of the bound is ``s R`` with ``R = B − W A`` and s the precision times δ. EM's own step
+    ``R diag(A)⁻¹`` crawls inside the span of W when noise is small, because there the codes follow the atoms:
+    with the codes eliminated, the curvature of column h is ``A_hh s (I − f W Wᵀ)`` for orthogonal atoms,
+    where ``f = s E[τ²]`` is the share of the posterior precision that comes from the data. Its inverse gives
+    the step ``(R + W diag(f/(1 − f)) Wᵀ R) diag(A)⁻¹``; division by ‖WᵀW‖ and f ≤ 0.9 keep it from
+    overshooting where atoms are not orthogonal or the data give nearly all precision. Where features have
+    precisions of their own, all this holds in the metric of the noise: Wᵀ becomes the model's readout.
 
     Parameters
     ----------
@@ -55,7 +61,7 @@ def preconditioned_step(
     batch, running : Statistics
         Of the minibatch, for the gradient, and running averages, for the curvature; each of total weight 1.
     likelihood : float
-        δ, in ``s = δ/σ²``.
+        δ.
     step_size : float
         1 would be a full Newton step.
     free_overlap : float
@@ -68,7 +74,7 @@ def preconditioned_step(
     overlap = (model.gram_norm / free_overlap).clamp(min=1.0)
     gain = (determined / (1.0 - determined)).to(dictionary) / overlap
     gradient = _tangent(dictionary, gradient)
-    step = gradient + dictionary @ (gain[:, None] * (dictionary.T @ gradient))
+    step = gradient + dictionary @ (gain[:, None] * (model.readout.T @ gradient))
     scale = running.second_moment.diagonal().to(dictionary)
     step = step / scale.clamp_min(torch.finfo(scale.dtype).tiny)
     return unit_columns(dictionary + step_size * _tangent(dictionary, step))
@@ -81,7 +87,8 @@ def scale_step(
 
     Posteriors follow λ and σ², and keep them near where they were: in one E-step and one M-step log λ_h goes
     only about the share f_h of its way, because of deviations that the prior determines, and log σ² the share
-    1 − Σ_h f_h / D, because of those that the data determine, with ``f_h = s E[τ_h²]``. So the steps of the
+    1 − Σ_h f_h / D, because of those that the data determine, with ``f_h = s E[τ_h²]``; where a feature has a
+    variance of its own, the share of log σ_d² is ``1 − s_d Σ_h W_dh² E[τ_h²]``. So the steps of the
     logarithms are divided by these shares, but by 0.1 at least, and not lengthened beyond 1.
 
     Parameters
@@ -91,13 +98,17 @@ def scale_step(
     statistics : Statistics
         Of the data.
     likelihood : float
-        δ, in ``s = δ/σ²``.
+        δ.
     rate : float
         Weight of these data, in (0, 1], against those that λ and σ² were found from.
     """
     record = statistics.normalized()
     determined = _determined(model, record, likelihood).clamp(max=1.0)
-    of_noise = 1.0 - determined.sum() / record.n_entries
+    if model.likelihood.per_feature:
+        spread = model.dictionary.double().square() @ record.posterior_variance
+        of_noise = 1.0 - likelihood * model.precision.double().squeeze(1) * spread
+    else:
+        of_noise = 1.0 - determined.sum() / record.n_entries
     prior_scale, noise_variance = optimal_scales(record)
     return replace(
         model,
@@ -116,7 +127,10 @@ def _lengthened(old: Tensor, new: Tensor, share: Tensor, rate: float) -> Tensor:
 
 def _determined(model: SparseCodingModel, record: Statistics, likelihood: float) -> Tensor:
     """Return ``f_h = s E[τ_h²]``: the share of the posterior precision of each latent that the data give."""
-    return likelihood / model.noise_variance.double() * record.posterior_variance
+    precision = model.likelihood.precision(model.noise_variance.double())
+    if model.likelihood.per_feature:
+        precision = precision @ model.dictionary.double().square()
+    return likelihood * precision * record.posterior_variance
 
 
 def _tangent(dictionary: Tensor, direction: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._rows import Rows, Source
 from entrosparse.learning._snapshots import Snapshot, Task
 from entrosparse.learning._turns import Turn, evaluate
+from entrosparse.likelihoods import Isotropic, Likelihood
 from entrosparse.metrics import dead_latents, gini
 from entrosparse.model import SparseCodingModel, check_device
 from entrosparse.priors import Laplace, Prior
@@ -68,6 +69,7 @@ def train(
     n_components: int,
     init: str | Any = "ica",
     prior: Prior = Laplace(),
+    likelihood: Likelihood = Isotropic(),
     epochs: int = 10,
     batch_size: int = 512,
     annealing: str | Schedule = "none",
@@ -99,6 +101,8 @@ def train(
         dimensions that the data span), data points, random directions, or the atoms themselves.
     prior : Prior
         Prior of the codes.
+    likelihood : Likelihood
+        Kind of noise.
     epochs : int
         Passes over the data, at most.
     batch_size : int
@@ -150,7 +154,7 @@ def train(
         started = time.perf_counter()
         start_generator = torch.Generator().manual_seed(seed)
         rows, row_weight = source.start
-        model = initial_model(rows, n_components, init, prior, start_generator, row_weight)
+        model = initial_model(rows, n_components, init, prior, start_generator, row_weight, likelihood)
         if not learner.sees_all_rows:
             model = with_fitting_scales(model, rows, row_weight)
         snapshot = Snapshot(
@@ -168,6 +172,7 @@ def train(
                     "n_components": n_components,
                     "init": init,
                     "prior": prior,
+                    "likelihood": likelihood,
                     "epochs": epochs,
                     "batch_size": batch_size,
                     "annealing": schedule.changes,
@@ -364,7 +369,7 @@ class _Course:
             likelihood_entropy=float(turn.terms.likelihood),
             gamma=weights.prior,
             delta=weights.likelihood,
-            noise_variance=float(model.noise_variance),
+            noise_variance=model.mean_noise_variance,
             gini_mean=float(sparsity.mean()),
             gini_std=float(sparsity.std(correction=0)),
             dead_latents=int(dead_latents(turn.marginals).sum()),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
+from entrosparse.errors import InputError
 from entrosparse.inference import STARTING_SWEEPS, DiagonalInference, Inference, infer_in_chunks
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._m_step import exact_sweep, scale_step
@@ -70,7 +71,7 @@ def take_turn(
 
     def collect(part: slice, x: Tensor, posterior: Posterior) -> tuple[Statistics, Tensor, Tensor]:
         row_weight = None if sample_weight is None else sample_weight[part]
-        record = Statistics.collect(posterior, x, model.dictionary, model.prior, row_weight)
+        record = Statistics.collect(posterior, x, model.dictionary, model.prior, row_weight, model.likelihood)
         return record, posterior.mean, posterior.marginal_scale()
 
     found = infer_in_chunks(x, model, inference, weights, start, collect)
@@ -153,7 +154,8 @@ def exact_em(
 
     At fixed λ, σ² objective (17) has a lower bound that touches it, ``L_γδ(Φ, λ, σ², W)``. The E-step
     maximizes that over Φ, the column updates over W, and Eq. 10, 11 over λ and σ², so objective (17) never
-    falls from turn to turn, for every fixed γ and δ.
+    falls from turn to turn, for every fixed γ and δ. That needs a likelihood that is quadratic in the
+    residuals.
 
     Parameters
     ----------
@@ -168,7 +170,17 @@ def exact_em(
         The E-step, started from the posteriors of the turn before.
     n_sweeps : int
         Sweeps of column updates in each M-step.
+
+    Raises
+    ------
+    InputError
+        If the energy of the likelihood is not quadratic in the residuals, as that of Laplace noise.
     """
+    if not model.likelihood.quadratic:
+        raise InputError(
+            "the 'model' of exact_em must have a likelihood whose M-step is exact, such as isotropic noise; "
+            f"got {model.likelihood.name} noise, which BatchEM and OnlineEM learn with"
+        )
     marginals = None
     while True:
         turn = take_turn(x, model, inference, weights, marginals)
