@@ -93,6 +93,27 @@ def best_full_posterior(x: np.ndarray, model: SparseCodingModel) -> float:
     return -optimize.minimize(loss, start, method="BFGS", options={"gtol": 1e-7, "maxiter": 5000}).fun
 
 
+class SkewedLaplace:
+    """Exponential falls of lengths ``upper`` and ``lower``, with the methods of SciPy's distributions."""
+
+    def __init__(self, upper, lower) -> None:
+        self.upper, self.lower = upper, lower
+
+    def logpdf(self, z):
+        energy = np.where(np.asarray(z) > 0, z / self.upper, -np.asarray(z) / self.lower)
+        return -energy - np.log(self.upper + self.lower)
+
+    def cdf(self, z):
+        below = self.lower * np.exp(np.minimum(z, 0.0) / self.lower)
+        above = self.upper * -np.expm1(-np.maximum(z, 0.0) / self.upper)
+        return (below + above) / (self.upper + self.lower)
+
+    def std(self):
+        upper, lower = self.upper, self.lower
+        mean = (upper**2 - lower**2) / (upper + lower)
+        return math.sqrt(2.0 * (upper**3 + lower**3) / (upper + lower) - mean**2)
+
+
 def finite_difference(function, x: torch.Tensor, step: float = 1e-6) -> torch.Tensor:
     """Central differences of a scalar function at every entry of x."""
     gradient = torch.zeros_like(x)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import special, stats
 
+import oracles
 from conftest import make_model
 from entrosparse.objectives import analytic_elbo
 from entrosparse.priors import PRIORS
@@ -15,6 +16,22 @@ from entrosparse.statistics import Statistics
 from kinds import FACTORIAL, FAMILIES, PAIRS, SIGNED
 
 N = 4
+SHAPE = {"generalized-gaussian": 0.8, "skewed-laplace": 0.3}
+DENSITIES = {
+    "laplace": lambda scale: stats.laplace(scale=scale),
+    "gaussian": lambda scale: stats.norm(scale=scale),
+    "generalized-gaussian": lambda scale: stats.gennorm(0.8, scale=scale * 0.8**1.25),
+    "skewed-laplace": lambda scale: oracles.SkewedLaplace(0.6 * scale, 1.4 * scale),
+    "exponential": lambda scale: stats.expon(scale=scale),
+}
+
+
+def model_with_shapes(n_features, n_components, generator, prior):
+    """A model whose prior is at the shape of its density here."""
+    model = make_model(n_features, n_components, generator, prior=prior)
+    if model.prior_shape is None:
+        return model
+    return replace(model, prior_shape=torch.full_like(model.prior_shape, SHAPE[prior.name]))
 
 
 @pytest.fixture(params=SIGNED)
@@ -55,8 +72,7 @@ def _log_joint(x, z, model):
     """log p(x, z) by SciPy for one data point x (D,) and codes z (S, H)."""
     noise = stats.norm(scale=math.sqrt(float(model.noise_variance)))
     likelihood = noise.logpdf(x - z @ model.dictionary.numpy().T).sum(1)
-    density = {"laplace": stats.laplace, "gaussian": stats.norm, "exponential": stats.expon}[model.prior.name]
-    return likelihood + density(scale=model.prior_scale.numpy()).logpdf(z).sum(1)
+    return likelihood + DENSITIES[model.prior.name](model.prior_scale.numpy()).logpdf(z).sum(1)
 
 
 def _evidence_by_quadrature(x, model):
@@ -74,7 +90,7 @@ def _evidence_by_quadrature(x, model):
 @pytest.mark.parametrize("pair", PAIRS, ids=" ".join)
 def test_below_the_evidence_by_quadrature(pair, n_components, generator):
     family = (FAMILIES | FACTORIAL)[pair[0]]
-    model = replace(make_model(3, n_components, generator), prior=PRIORS[pair[1]])
+    model = model_with_shapes(3, n_components, generator, PRIORS[pair[1]])
     x, _ = model.sample(N, generator)
     evidence = _evidence_by_quadrature(x, model)
     parameters = family.parameters(N, n_components, generator)
@@ -97,7 +113,7 @@ def test_the_quadrature_is_right(n_components, generator):
 
 def test_below_the_evidence_by_importance_sampling(prior, generator, rng):
     """Ten latents; the proposal is a Student t, of heavier tails than a prior, at the best posterior."""
-    model = replace(make_model(12, 10, generator), prior=prior)
+    model = model_with_shapes(12, 10, generator, prior)
     x, _ = model.sample(N, generator)
     elbos, posteriors = {}, {}
     for name, family in FAMILIES.items():

@@ -47,6 +47,8 @@ VARIANTS = {
     "exponential": SparseCoding(covariance="exact-factorial", prior="exponential", max_epochs=20),
     "per-feature": SparseCoding(noise="per-feature", max_epochs=10),
     "laplace noise": SparseCoding(noise="laplace", max_epochs=4),
+    "learned shapes": SparseCoding(prior="generalized-gaussian", max_epochs=100),
+    "skewed": SparseCoding(prior="skewed-laplace", max_epochs=100),
 }
 MORE_CHECKS = [
     check_dataframe_column_names_consistency,

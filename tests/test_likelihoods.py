@@ -21,12 +21,13 @@ from entrosparse.objectives import (
     analytic_elbo,
     entropy_elbo,
     monte_carlo_elbo,
-    optimal_scales,
     pointwise_elbo,
+    with_optimal_scales,
 )
 from entrosparse.posteriors import Diagonal
 from entrosparse.statistics import Statistics
 from kinds import FAMILIES, SIGNED
+from test_bound import DENSITIES, model_with_shapes
 
 N, D, H = 20, 5, 3
 SCIPY = {"isotropic": stats.norm, "per-feature": stats.norm, "laplace": stats.laplace}
@@ -68,8 +69,8 @@ def collect(posterior, x, model, sample_weight=None):
 
 
 def at_optimum(statistics, model):
-    prior_scale, noise_variance = optimal_scales(statistics)
-    return replace(model, prior_scale=prior_scale.detach(), noise_variance=noise_variance.detach())
+    best = with_optimal_scales(model, statistics)
+    return replace(best, prior_scale=best.prior_scale.detach(), noise_variance=best.noise_variance.detach())
 
 
 def with_holes(x, generator, share=0.3):
@@ -120,8 +121,8 @@ def test_expected_log_likelihood_is_the_integral(family, model, x, generator):
         edges = [low, *([0.0] if low < 0 < high else []), high]
         for pair in itertools.pairwise(edges):
             expected[n] += integrate.quad(lambda r, q=q, f=density: q.pdf(r) * f.logpdf(r), *pair)[0]
-    statistic = model.prior.expected_statistic(posterior.mean, posterior.marginal_scale())
-    log_prior = model.prior.expected_log_prob(statistic, model.prior_scale).sum(1)
+    statistic = model.factors.expected_statistic(posterior.mean, posterior.marginal_scale())
+    log_prior = model.factors.expected_log_prob(statistic, model.prior_scale).sum(1)
     found = pointwise_elbo(posterior, x, model) - posterior.entropy() - log_prior
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-7)
 
@@ -185,7 +186,7 @@ def test_theorem_2_the_optimal_scales_are_the_numerical_maximum(model, x, genera
         noise_variance = scales[H:].reshape(model.noise_variance.shape)
         return -float(
             analytic_elbo(
-                statistics, replace(model, prior_scale=scales[:H], noise_variance=noise_variance)
+                statistics, replace(best, prior_scale=scales[:H], noise_variance=noise_variance)
             ).elbo
         )
 
@@ -211,12 +212,12 @@ def test_theorem_3_gradients_agree_at_the_optimal_scales(family, model, x, weigh
 
 
 def test_the_bound_is_below_the_evidence_by_quadrature(model, generator):
-    model = replace(make_model(3, 1, generator, likelihood=model.likelihood), prior=model.prior)
+    one = make_model(3, 1, generator, likelihood=model.likelihood)
+    shaped = model_with_shapes(3, 1, generator, model.prior)
+    model = replace(one, prior=model.prior, prior_shape=shaped.prior_shape)
     x, _ = model.sample(4, generator)
     z = np.linspace(-12, 12, 40_001)[:, None]
-    prior = {"laplace": stats.laplace, "gaussian": stats.norm}[model.prior.name](
-        scale=model.prior_scale.numpy()
-    )
+    prior = DENSITIES[model.prior.name](model.prior_scale.numpy())
     log_prior = prior.logpdf(z).sum(1)
     evidence = [
         special.logsumexp(noise_of(model).logpdf(row - z @ model.dictionary.numpy().T).sum(1) + log_prior)

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import integrate, stats
 from conftest import make_model
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.model import SparseCodingModel
+from entrosparse.priors import GeneralizedGaussian, SkewedLaplace
 
 
 def test_log_joint_is_prior_times_likelihood(generator):
@@ -61,6 +63,31 @@ def test_save_and_load_are_inverse(tmp_path, generator, dtype):
     for name in ("dictionary", "prior_scale", "noise_variance"):
         assert torch.equal(getattr(again, name), getattr(model, name))
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("prior", [GeneralizedGaussian(), GeneralizedGaussian(0.6), SkewedLaplace()])
+def test_a_file_holds_the_prior_its_parameters_and_its_shapes(tmp_path, generator, prior):
+    path = tmp_path / "model.safetensors"
+    model = make_model(5, 3, generator, prior=prior)
+    model = replace(model, prior_shape=torch.linspace(0.4, 0.9, 3).double())
+    model.save(path)
+    again = SparseCodingModel.load(path)
+    assert again.prior == prior
+    assert torch.equal(again.prior_shape, model.prior_shape)
+    tensors = load_file(path)
+    for parameters in ('{"shape": 7}', '{"width": 1}', "[]", "{"):
+        metadata = {"format": "entrosparse-model-1", "prior": prior.name, "prior_parameters": parameters}
+        save_file(tensors, path, metadata=metadata)
+        with pytest.raises(FileFormatError):
+            SparseCodingModel.load(path)
+
+
+def test_shapes_belong_to_priors_that_have_some(generator):
+    model = make_model(5, 3, generator)
+    with pytest.raises(InputError, match="'prior_shape' must be None, as this prior has no shapes; got"):
+        replace(model, prior_shape=torch.ones(3))
+    with pytest.raises(InputError, match=r"'prior_shape' must have shape \(3,\); got \(2,\)"):
+        replace(model, prior=SkewedLaplace(), prior_shape=torch.ones(2))
 
 
 def _damage(name, value):

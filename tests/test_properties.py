@@ -260,7 +260,7 @@ def test_the_bound_is_one_on_the_marginal_of_entries_seen(solver, seed, n_featur
 
     for n, row in enumerate(x):
         seen = ~row.isnan()
-        log_joint = model.prior.log_prob(z, model.prior_scale).sum(-1)
+        log_joint = model.factors.log_prob(z, model.prior_scale).sum(-1)
         for value, atom in zip(row[seen], model.dictionary[seen], strict=True):
             noise = torch.distributions.Normal(0.0, model.noise_variance.sqrt())
             log_joint += noise.log_prob(value - z @ atom)

@@ -11,7 +11,7 @@ from scipy import optimize
 from conftest import make_model
 from entrosparse.annealing import EntropyWeights
 from entrosparse.model import unit_columns
-from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
+from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales, with_optimal_scales
 from entrosparse.posteriors import Diagonal
 from entrosparse.priors import PRIORS
 from entrosparse.statistics import Statistics
@@ -46,14 +46,30 @@ def parameters(family, generator):
     return family.parameters(N, H, generator)
 
 
+SHAPES = {"generalized-gaussian": (0.3, 2.0), "skewed-laplace": (0.001, 0.999)}
+
+
+def _with_shape(model, free):
+    """The model with shapes in their range, from free numbers, where its prior has shapes."""
+    if model.prior_shape is None:
+        return model
+    low, high = SHAPES[model.prior.name]
+    return replace(model, prior_shape=low + (high - low) * free.sigmoid())
+
+
+def _free_shape(model):
+    low, high = SHAPES[model.prior.name]
+    return torch.logit((model.prior_shape - low) / (high - low))
+
+
 def _statistics(posterior, x, model):
     return Statistics.collect(posterior, x, model.dictionary, model.prior)
 
 
 def _at_optimum(statistics, model):
     """The model with its optimal λ and σ², constants for automatic differentiation."""
-    prior_scale, noise_variance = optimal_scales(statistics)
-    return replace(model, prior_scale=prior_scale.detach(), noise_variance=noise_variance.detach())
+    best = with_optimal_scales(model, statistics)
+    return replace(best, prior_scale=best.prior_scale.detach(), noise_variance=best.noise_variance.detach())
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "annealed"])
@@ -72,6 +88,11 @@ def test_theorem_1_the_elbo_is_a_sum_of_entropies(family, parameters, x, model, 
                 prior_scale[h] *= shift
                 moved = analytic_elbo(statistics, replace(best, prior_scale=prior_scale), weights)
                 assert moved.objective < entropies.objective
+                if best.prior_shape is not None:
+                    shape = best.prior_shape.clone()
+                    shape[h] = min(max(shape[h] * shift, 0.3), 2.0 if shape.max() > 1.0 else 0.99)
+                    moved = analytic_elbo(statistics, replace(best, prior_shape=shape), weights)
+                    assert moved.objective < entropies.objective + 1e-9
             noisier = replace(best, noise_variance=best.noise_variance * shift)
             assert analytic_elbo(statistics, noisier, weights).objective < entropies.objective
 
@@ -80,14 +101,21 @@ def test_theorem_2_the_optimal_scales_are_the_numerical_maximum(family, paramete
     statistics = _statistics(family.make(**parameters), x, model)
     best = _at_optimum(statistics, model)
 
-    def loss(logarithms):
-        scales = torch.from_numpy(np.exp(logarithms))
-        moved = replace(model, prior_scale=scales[:-1], noise_variance=scales[-1])
-        return -float(analytic_elbo(statistics, moved).elbo)
+    def moved(free):
+        scales = torch.from_numpy(np.exp(free[: H + 1]))
+        scaled = replace(model, prior_scale=scales[:-1], noise_variance=scales[-1])
+        return _with_shape(scaled, torch.from_numpy(free[H + 1 :]))
 
-    result = optimize.minimize(loss, np.zeros(H + 1), method="BFGS", options={"gtol": 1e-8})
+    def loss(free):
+        return -float(analytic_elbo(statistics, moved(free)).elbo)
+
+    n_free = H + 1 + (0 if model.prior_shape is None else H)
+    result = optimize.minimize(loss, np.zeros(n_free), method="BFGS", options={"gtol": 1e-8})
+    found = moved(result.x)
     expected = np.append(best.prior_scale.numpy(), float(best.noise_variance))
-    np.testing.assert_allclose(np.exp(result.x), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(result.x[: H + 1]), expected, rtol=1e-5)
+    if model.prior_shape is not None:
+        np.testing.assert_allclose(found.prior_shape, best.prior_shape, atol=2e-5)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "annealed"])
@@ -199,14 +227,19 @@ def test_theorems_3_and_4_stationary_points_coincide(family, parameters, x, mode
     log_prior_scale, log_noise_variance = model.prior_scale.log(), model.noise_variance.log()
     shared = [leaf.requires_grad_() for leaf in (dictionary, *parameters.values())]
     free = [leaf.requires_grad_() for leaf in (log_prior_scale, log_noise_variance)]
+    shape = None
+    if model.prior_shape is not None:
+        shape = _free_shape(model).requires_grad_()
+        free.append(shape)
 
     def current():
-        return replace(
+        scaled = replace(
             model,
             dictionary=unit_columns(dictionary),
             prior_scale=log_prior_scale.exp(),
             noise_variance=log_noise_variance.exp(),
         )
+        return scaled if shape is None else _with_shape(scaled, shape)
 
     def statistics():
         return _statistics(family.make(**parameters), x, current())
@@ -224,6 +257,8 @@ def test_theorems_3_and_4_stationary_points_coincide(family, parameters, x, mode
         with torch.no_grad():
             log_prior_scale.copy_(prior_scale.log())
             log_noise_variance.copy_(noise_variance.log())
+            if shape is not None:
+                shape.copy_(_free_shape(with_optimal_scales(current(), statistics())))
         assert _largest_gradient(classical, shared + free) < 1e-6
     else:
         assert _climb(classical, shared + free) < 1e-6

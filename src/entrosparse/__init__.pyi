@@ -33,7 +33,15 @@ from .likelihoods import Isotropic, LaplaceNoise, Likelihood, PerFeature
 from .model import SparseCodingModel, unit_columns
 from .objectives import ElboTerms, analytic_elbo, entropy_elbo, optimal_scales
 from .posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
-from .priors import Exponential, Gaussian, Laplace, Prior
+from .priors import (
+    Exponential,
+    Gaussian,
+    GeneralizedGaussian,
+    Laplace,
+    Prior,
+    PriorFamily,
+    SkewedLaplace,
+)
 from .statistics import Statistics
 
 __all__ = [
@@ -55,6 +63,7 @@ __all__ = [
     "Full",
     "FullInference",
     "Gaussian",
+    "GeneralizedGaussian",
     "Inference",
     "Isotropic",
     "Laplace",
@@ -69,8 +78,10 @@ __all__ = [
     "PerFeature",
     "Posterior",
     "Prior",
+    "PriorFamily",
     "RefinedEM",
     "RefinedInference",
+    "SkewedLaplace",
     "SparseCoding",
     "SparseCodingModel",
     "Statistics",

@@ -1,5 +1,6 @@
 """The generative model of Eq. 5: sparse codes, a dictionary with unit columns, and noise."""
 
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from entrosparse._files import open_ours, write_atomically
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.likelihoods import LIKELIHOODS, Isotropic, Likelihood
-from entrosparse.priors import PRIORS, Laplace, Prior
+from entrosparse.priors import PRIORS, Laplace, Prior, PriorFamily
 
 # Files of the second format name a likelihood; the first, which older versions read, has isotropic noise.
 _FORMATS = ("entrosparse-model-1", "entrosparse-model-2")
@@ -35,10 +36,12 @@ class SparseCodingModel:
         λ > 0, in units of the codes.
     noise_variance : Tensor of shape () or (D,)
         σ² > 0, in squared data units; of each feature if the likelihood is one of such.
-    prior : Prior
+    prior : PriorFamily
         The family of ``p(z_h)``; Laplace by default.
     likelihood : Likelihood
         The family of ``p(x | z)``; isotropic Gaussian noise by default.
+    prior_shape : Tensor of shape (H,) or None
+        Shapes of a family of priors that has some, by default its first ones; None for others.
 
     Raises
     ------
@@ -49,8 +52,9 @@ class SparseCodingModel:
     dictionary: Tensor
     prior_scale: Tensor
     noise_variance: Tensor
-    prior: Prior = Laplace()
+    prior: PriorFamily = Laplace()
     likelihood: Likelihood = Isotropic()
+    prior_shape: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.dictionary.shape)
@@ -65,6 +69,13 @@ class SparseCodingModel:
             raise InputError(
                 f"the 'noise_variance' of {self.likelihood.name} noise must {expected}; got shape {got}"
             )
+        first = self.prior.first_shape
+        if self.prior_shape is None and first is not None:
+            object.__setattr__(self, "prior_shape", torch.full_like(self.prior_scale, first))
+        got_shape = None if self.prior_shape is None else tuple(self.prior_shape.shape)
+        if got_shape != (None if first is None else shape[1:]):
+            needed = "be None, as this prior has no shapes" if first is None else f"have shape ({shape[1]},)"
+            raise InputError(f"the 'prior_shape' must {needed}; got {got_shape}")
 
     @property
     def n_features(self) -> int:
@@ -75,6 +86,11 @@ class SparseCodingModel:
     def n_components(self) -> int:
         """Number of latents H."""
         return self.dictionary.shape[1]
+
+    @cached_property
+    def factors(self) -> Prior:
+        """The factors ``p(z_h)`` of the prior, at their shapes."""
+        return self.prior.at(self.prior_shape)
 
     @cached_property
     def gram(self) -> Tensor:
@@ -129,6 +145,7 @@ class SparseCodingModel:
             dictionary=self.dictionary.to(*args, **kwargs),
             prior_scale=self.prior_scale.to(*args, **kwargs),
             noise_variance=self.noise_variance.to(*args, **kwargs),
+            prior_shape=None if self.prior_shape is None else self.prior_shape.to(*args, **kwargs),
         )
 
     def sample(self, n_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -146,7 +163,7 @@ class SparseCodingModel:
         x : Tensor of shape (N, D)
         z : Tensor of shape (N, H)
         """
-        z = self.prior.sample(n_samples, self.prior_scale, generator)
+        z = self.factors.sample(n_samples, self.prior_scale, generator)
         noise = self.likelihood.sample((n_samples, self.n_features), self.noise_variance, generator)
         return z @ self.dictionary.T + noise, z
 
@@ -157,7 +174,7 @@ class SparseCodingModel:
         """
         x, observed = split_missing(x)
         log_likelihood = self.likelihood.log_prob(x - z @ self.dictionary.T, self.noise_variance, observed)
-        return log_likelihood + self.prior.log_prob(z, self.prior_scale).sum(-1)
+        return log_likelihood + self.factors.log_prob(z, self.prior_scale).sum(-1)
 
     def validate(self) -> Self:
         """Return the model itself if it is sound.
@@ -187,17 +204,17 @@ class SparseCodingModel:
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write the three tensors as safetensors, aside first and then renamed into place.
+        """Write the tensors as safetensors, aside first and then renamed into place.
 
         Raises
         ------
         InputError
             If the file could not be read back: it would be too large, or the prior or the likelihood is not
-            one of the package, of which the file holds the name alone.
+            one of the package, of which the file holds the name and the parameters.
         """
         for name, table in _TABLES.items():
             part = getattr(self, name)
-            if table.get(part.name) != part:
+            if type(table.get(part.name)) is not type(part):
                 known = ", ".join(table)
                 raise InputError(f"the '{name}' of a model that is saved must be one of {known}; got {part}")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
@@ -215,7 +232,6 @@ class SparseCodingModel:
         FileFormatError
             If the file is missing, too large, no regular file, damaged, or holds what is not a model.
         """
-        expected = {"dictionary": 2, "prior_scale": 1, "noise_variance": 0}
         try:
             with (
                 open_ours(Path(path), LARGEST_FILE, follow_links=True),
@@ -229,7 +245,11 @@ class SparseCodingModel:
                     or likelihood not in LIKELIHOODS
                 ):
                     raise FileFormatError(f"'{path}' is not an entrosparse model of a version known here")
-                expected["noise_variance"] = int(LIKELIHOODS[likelihood].per_feature)
+                prior = _prior_from(metadata)
+                n_axes_of_noise = int(LIKELIHOODS[likelihood].per_feature)
+                expected = {"dictionary": 2, "prior_scale": 1, "noise_variance": n_axes_of_noise}
+                if prior.first_shape is not None:
+                    expected["prior_shape"] = 1
                 if set(file.keys()) != set(expected):
                     raise FileFormatError(f"'{path}' must hold {sorted(expected)}; got {sorted(file.keys())}")
                 for name, n_axes in expected.items():
@@ -239,9 +259,7 @@ class SparseCodingModel:
                 if len({file.get_slice(name).get_dtype() for name in expected}) > 1:
                     raise FileFormatError(f"the tensors in '{path}' must have one dtype")
                 tensors = {name: file.get_tensor(name) for name in expected}
-            return cls(
-                **tensors, prior=PRIORS[metadata["prior"]], likelihood=LIKELIHOODS[likelihood]
-            ).validate()
+            return cls(**tensors, prior=prior, likelihood=LIKELIHOODS[likelihood]).validate()
         except FileFormatError:
             raise
         except FileNotFoundError as error:
@@ -250,16 +268,29 @@ class SparseCodingModel:
             raise FileFormatError(f"'{path}' cannot be read as a model: {error}") from error
 
     def _metadata(self) -> dict[str, str]:
-        if self.likelihood == Isotropic():
-            return {"format": _FORMATS[0], "prior": self.prior.name}
-        return {"format": _FORMATS[1], "prior": self.prior.name, "likelihood": self.likelihood.name}
+        metadata = {"format": _FORMATS[0], "prior": self.prior.name}
+        if parameters := vars(self.prior):
+            metadata["prior_parameters"] = json.dumps(parameters)
+        if self.likelihood != Isotropic():
+            metadata |= {"format": _FORMATS[1], "likelihood": self.likelihood.name}
+        return metadata
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {
+        tensors = {
             "dictionary": self.dictionary,
             "prior_scale": self.prior_scale,
             "noise_variance": self.noise_variance,
         }
+        return tensors if self.prior_shape is None else tensors | {"prior_shape": self.prior_shape}
+
+
+def _prior_from(metadata: dict[str, str]) -> PriorFamily:
+    """Return the prior that the metadata of a file describe."""
+    prior = PRIORS[metadata["prior"]]
+    try:
+        return type(prior)(**json.loads(metadata.get("prior_parameters", "{}")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the prior {prior.name!r} has other parameters: {error}") from error
 
 
 def unit_columns(matrix: Tensor) -> Tensor:

@@ -56,8 +56,20 @@ class ElboTerms:
         return self.posterior - self.weights.prior * self.prior - self.weights.likelihood * self.likelihood
 
 
+def optimal_prior(statistics: Statistics) -> tuple[Tensor, Tensor | None]:
+    """Return the optimal prior scales (H,), and shapes (H,) of a prior that has some (Theorem 2, Eq. 11)."""
+    family, statistic = statistics.prior, statistics.prior_statistic / statistics.total_weight
+    shape = family.optimal_shape(statistic)
+    return family.at(shape).optimal_scale(family.member_statistic(statistic, shape)), shape
+
+
 def optimal_scales(statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """Return the optimal prior scales λ (H,) and noise variance σ² of Theorem 2 (Eq. 10, 11).
+    """Return the optimal prior scales λ (H,) and noise variance σ² of Theorem 2 (Eq. 10, 11)."""
+    return optimal_prior(statistics)[0], optimal_noise_variance(statistics)
+
+
+def optimal_noise_variance(statistics: Statistics) -> Tensor:
+    """Return the optimal noise variance σ², () or (D,) (Theorem 2, Eq. 10).
 
     A feature of which no entry was seen has the mean of the variances of the others.
     """
@@ -65,9 +77,17 @@ def optimal_scales(statistics: Statistics) -> tuple[Tensor, Tensor]:
     mean_statistic = residual / n_entries
     if bool((n_entries == 0).any()):
         mean_statistic = torch.where(n_entries > 0, mean_statistic, mean_statistic.nanmean())
-    return (
-        statistics.prior.optimal_scale(statistics.prior_statistic / statistics.total_weight),
-        statistics.likelihood.optimal_variance(mean_statistic),
+    return statistics.likelihood.optimal_variance(mean_statistic)
+
+
+def with_optimal_scales(model: SparseCodingModel, statistics: Statistics) -> SparseCodingModel:
+    """Return the model with optimal prior scales, prior shapes and noise variance (Theorem 2)."""
+    prior_scale, shape = optimal_prior(statistics)
+    return replace(
+        model,
+        prior_scale=prior_scale.to(model.dictionary),
+        noise_variance=optimal_noise_variance(statistics).to(model.dictionary),
+        prior_shape=None if shape is None else shape.to(model.dictionary),
     )
 
 
@@ -86,10 +106,11 @@ def entropy_elbo(statistics: Statistics, weights: EntropyWeights = EntropyWeight
     ElboTerms
         The three entropies in nats per data point, at one λ and one σ² for all the data.
     """
-    prior_scale, noise_variance = optimal_scales(statistics)
+    prior_scale, shape = optimal_prior(statistics)
+    noise_variance = optimal_noise_variance(statistics)
     return ElboTerms(
         posterior=statistics.posterior_entropy / statistics.total_weight,
-        prior=statistics.prior.entropy(prior_scale).sum(),
+        prior=statistics.prior.at(shape).entropy(prior_scale).sum(),
         likelihood=statistics.likelihood.entropy(
             noise_variance, statistics.n_entries / statistics.total_weight
         ),
@@ -128,9 +149,9 @@ def analytic_elbo(
         expected, got = getattr(model, part), getattr(statistics, part)
         if expected != got:
             raise InputError(f"the statistics must be those of the model's {part}, {expected}; got {got}")
-    log_prior = model.prior.expected_log_prob(
-        statistics.prior_statistic / statistics.total_weight, model.prior_scale.double()
-    )
+    shape = None if model.prior_shape is None else model.prior_shape.double()
+    statistic = model.prior.member_statistic(statistics.prior_statistic / statistics.total_weight, shape)
+    log_prior = model.prior.at(shape).expected_log_prob(statistic, model.prior_scale.double())
     log_likelihood = model.likelihood.expected_log_prob(
         statistics.residual / statistics.total_weight,
         statistics.n_entries / statistics.total_weight,
@@ -276,8 +297,8 @@ def pointwise_elbo(posterior: Posterior, x: Tensor, model: SparseCodingModel) ->
     their mean is the entropy ELBO (15).
     """
     seen, observed = split_missing(x)
-    statistic = posterior.expected_statistic(model.prior)
-    log_prior = model.prior.expected_log_prob(statistic, model.prior_scale).sum(1)
+    statistic = posterior.expected_statistic(model.factors)
+    log_prior = model.factors.expected_log_prob(statistic, model.prior_scale).sum(1)
     residual = model.likelihood.expected_statistic(posterior, model.dictionary, seen, observed)
     n_entries: Tensor | int = x.shape[1]
     if model.likelihood.per_feature:

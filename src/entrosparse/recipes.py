@@ -22,7 +22,7 @@ from entrosparse.inference import (
 from entrosparse.learning import AdamLearner, BatchEM, Learner, MakeEncoder, OnlineEM, RefinedEM
 from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
-from entrosparse.priors import PRIORS, Prior
+from entrosparse.priors import PRIORS, PriorFamily
 
 
 @final
@@ -92,7 +92,7 @@ class Recipe:
         Rank of the low-rank covariance; with fewer components, as many as there are.
     inference : str
         Key of :data:`INFERENCES`.
-    prior : str or Prior
+    prior : str or PriorFamily
         Key of :data:`~entrosparse.priors.PRIORS`, or a prior.
     noise : str or Likelihood
         Key of :data:`~entrosparse.likelihoods.LIKELIHOODS`, or a likelihood.
@@ -101,7 +101,7 @@ class Recipe:
     covariance: str | Inference = "diagonal"
     rank: int = 5
     inference: str = "variational"
-    prior: str | Prior = "laplace"
+    prior: str | PriorFamily = "laplace"
     noise: str | Likelihood = "isotropic"
 
     def validate(self) -> None:
@@ -128,7 +128,7 @@ class Recipe:
         self.learner(1)
 
     @property
-    def prior_part(self) -> Prior:
+    def prior_part(self) -> PriorFamily:
         """The prior itself."""
         return PRIORS[self.prior] if isinstance(self.prior, str) else self.prior
 

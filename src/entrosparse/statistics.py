@@ -11,7 +11,7 @@ from entrosparse.errors import InputError
 from entrosparse.likelihoods import Isotropic, Likelihood
 from entrosparse.model import split_missing
 from entrosparse.posteriors import Posterior
-from entrosparse.priors import Prior
+from entrosparse.priors import PriorFamily
 
 _PARTS = ("prior", "likelihood")  # Fields that say what is summed.
 
@@ -23,7 +23,7 @@ class Statistics:
 
     Attributes
     ----------
-    prior : Prior
+    prior : PriorFamily
         The prior whose statistic is summed.
     likelihood : Likelihood
         The likelihood whose statistic is summed.
@@ -33,8 +33,8 @@ class Statistics:
         Weighted number of data entries that were seen: N · D, or N for each feature that has its own noise.
     posterior_entropy : Tensor of shape ()
         ``Σ_n H[q_n]``, in nats.
-    prior_statistic : Tensor of shape (H,)
-        ``Σ_n E[t(z_h)]`` for the statistic t of the prior (``|z|`` for Laplace).
+    prior_statistic : Tensor of shape (H,) or (K, H)
+        ``Σ_n E[t(z_h)]`` for the statistic t of the prior (``|z|`` for Laplace), which may be of K numbers.
     posterior_variance : Tensor of shape (H,)
         ``Σ_n T_hh``, the marginal variances, in squared units of the codes.
     residual : Tensor of shape () or (D,)
@@ -47,7 +47,7 @@ class Statistics:
         in W, over the precision.
     """
 
-    prior: Prior
+    prior: PriorFamily
     likelihood: Likelihood
     total_weight: Tensor
     n_entries: Tensor
@@ -64,7 +64,7 @@ class Statistics:
         posterior: Posterior,
         x: Tensor,
         dictionary: Tensor,
-        prior: Prior,
+        prior: PriorFamily,
         sample_weight: Tensor | None = None,
         likelihood: Likelihood = Isotropic(),
     ) -> Self:
@@ -79,7 +79,7 @@ class Statistics:
             ``residual``, and ``cross_moment`` takes their expectation ``E[Wz zᵀ]``, as EM does.
         dictionary : Tensor of shape (D, H)
             W̃, for the residual.
-        prior : Prior
+        prior : PriorFamily
             Says which statistic of the codes is summed.
         sample_weight : Tensor of shape (N,), optional
             Weights ≥ 0 of the data points; one each by default.

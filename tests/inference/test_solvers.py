@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from entrosparse.inference._newton import cholesky_of
 from entrosparse.learning import evaluate
 from entrosparse.learning._initialization import initial_model
 from entrosparse.model import SparseCodingModel, unit_columns
-from entrosparse.priors import PRIORS
+from entrosparse.objectives import pointwise_elbo
+from entrosparse.posteriors import Diagonal
+from entrosparse.priors import PRIORS, GeneralizedGaussian, SkewedLaplace
 from kinds import SIGNED
 
 ANNEALED = EntropyWeights(prior=2.0, likelihood=0.6)
@@ -46,6 +49,61 @@ def test_is_stationary(kind, tight, prior, generator, weights, n_features, n_com
     x, _ = model.sample(20, generator)
     posterior = kind(tolerance=tight, max_iterations=20_000)(x, model, weights)
     assert float(stationarity(posterior, x, model, weights).max()) <= tight
+
+
+SHAPED = {
+    "p = 0.6": (GeneralizedGaussian(0.6), 0.6),
+    "p = 1.6": (GeneralizedGaussian(), 1.6),
+    "κ = 0.2": (SkewedLaplace(), 0.2),
+}
+each_shape = pytest.mark.parametrize(("prior", "shape"), SHAPED.values(), ids=SHAPED)
+
+
+def shaped(n_features, n_components, generator, prior, shape, dtype=torch.float64):
+    model = make_model(n_features, n_components, generator, dtype, prior)
+    return replace(model, prior_shape=torch.full_like(model.prior_scale, shape))
+
+
+@pytest.mark.parametrize(
+    ("kind", "tight"),
+    [(DiagonalInference, 1e-7), (partial(LowRankInference, 3), 1e-3), (FullInference, 1e-7)],
+    ids=KINDS,
+)
+@each_shape
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("weights", [EntropyWeights(), ANNEALED])
+def test_is_stationary_at_other_shapes(kind, tight, prior, shape, gaps, weights, generator):
+    """Below p = 1 the problem is not convex: the optimum is a local one."""
+    model = shaped(16, 8, generator, prior, shape)
+    x, _ = model.sample(20, generator)
+    if gaps:
+        x = x.masked_fill(torch.rand(x.shape, generator=generator) < 0.3, torch.nan)
+    posterior = kind(tolerance=tight, max_iterations=5000)(x, model, weights)
+    assert float(stationarity(posterior, x, model, weights).max()) <= tight
+
+
+@each_kind
+@each_shape
+def test_extremes_in_float32_are_finite_at_other_shapes(kind, prior, shape, generator):
+    model = shaped(12, 8, generator, prior, shape, torch.float32)
+    x, _ = model.sample(20, generator)
+    for factor in (1e-30, 1e-6, 1e4):
+        posterior = kind(tolerance=0.0, max_iterations=100)(factor * x, model)
+        assert torch.isfinite(posterior.mean).all()
+        assert (posterior.marginal_scale() > 0).all()
+
+
+@pytest.mark.parametrize("kind", [DiagonalInference, FullInference])
+def test_the_stationary_point_of_a_skewed_prior_is_the_optimum(kind, generator):
+    """Of one latent, by brute force over mean and deviation."""
+    model = shaped(2, 1, generator, SkewedLaplace(), 0.15)
+    x, _ = model.sample(3, generator)
+    found = kind(tolerance=1e-8)(x, model)
+    best = pointwise_elbo(found, x, model)
+    for mean in torch.linspace(-3, 3, 121):
+        for scale in torch.logspace(-2, 0.5, 41):
+            other = Diagonal(mean.double().expand(3, 1), scale.double().expand(3, 1))
+            assert (pointwise_elbo(other, x, model) <= best + 1e-12).all()
 
 
 @each_kind

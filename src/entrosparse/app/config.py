@@ -38,6 +38,8 @@ class FitConfig:
         Rank of the low-rank covariance.
     prior : str
         Prior of the codes: a name in :data:`~entrosparse.priors.PRIORS`.
+    prior_shape : str
+        Shape of the generalized Gaussian prior: a number in (0.3, 2], "learned" or "shared".
     noise : str
         Kind of noise: a name in :data:`~entrosparse.likelihoods.LIKELIHOODS`.
     epochs : int
@@ -61,7 +63,11 @@ class FitConfig:
         "diagonal", "covariance of the posteriors: diagonal, low-rank, full or exact-factorial"
     )
     rank: int = _setting(5, "rank of the low-rank covariance", 1, 10**4)
-    prior: str = _setting("laplace", "prior of the codes: laplace, gaussian or exponential")
+    prior: str = _setting(
+        "laplace",
+        "prior of the codes: laplace, gaussian, generalized-gaussian, skewed-laplace or exponential",
+    )
+    prior_shape: str = _setting("learned", "shape of the generalized Gaussian: 0.3 to 2, learned or shared")
     noise: str = _setting("isotropic", "kind of noise: isotropic, per-feature or laplace")
     epochs: int = _setting(10, "passes over the patches", 1, 10**5)
     batch_size: int = _setting(512, "patches per minibatch", 1)
@@ -73,9 +79,22 @@ class FitConfig:
     @property
     def recipe(self) -> "Recipe":
         """The parts that learn and infer."""
-        from entrosparse.recipes import Recipe  # Here, so that the command line starts without PyTorch.
+        # Here, so that the command line starts without PyTorch.
+        from entrosparse.priors import GeneralizedGaussian
+        from entrosparse.recipes import Recipe
 
-        return Recipe(self.covariance, self.rank, prior=self.prior, noise=self.noise)
+        if self.prior_shape == "learned":
+            return Recipe(self.covariance, self.rank, prior=self.prior, noise=self.noise)
+        if self.prior != GeneralizedGaussian.name:
+            raise InputError(
+                f"the 'prior_shape' must be 'learned' unless 'prior' is {GeneralizedGaussian.name!r}; "
+                f"got {self.prior_shape!r} and {self.prior!r}"
+            )
+        try:
+            shape: float | str = float(self.prior_shape)
+        except ValueError:
+            shape = self.prior_shape
+        return Recipe(self.covariance, self.rank, prior=GeneralizedGaussian(shape), noise=self.noise)
 
     @property
     def n_heldout(self) -> int:

@@ -222,9 +222,9 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self.n_components or min(self.n_features_in_, _DEFAULT_COMPONENTS)
 
     def _units_of(self, rows: TableRows, weights: NDArray[np.float64] | None) -> Units:
-        """Return the units to learn in; where codes are never negative, data keep their mean."""
+        """Return the units to learn in; where codes have a mean, data keep theirs."""
         recipe = self._recipe()
-        return Units.from_rows(rows, weights, not recipe.prior_part.positive, recipe.likelihood.per_feature)
+        return Units.from_rows(rows, weights, recipe.prior_part.centred, recipe.likelihood.per_feature)
 
     @property
     def _n_features_out(self) -> int:
@@ -244,17 +244,23 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             order = torch.argsort(model.prior_scale, descending=True, stable=True)
             dictionary = model.dictionary[:, order]
             largest = dictionary.gather(0, dictionary.abs().argmax(0, keepdim=True))
-            if not model.prior.positive:
-                dictionary = dictionary * torch.where(largest < 0, -1.0, 1.0)
-            model = replace(model, dictionary=dictionary, prior_scale=model.prior_scale[order])
+            flips = (largest[0] < 0) & (not model.prior.positive)
+            shape = model.prior_shape
+            if shape is not None:
+                shape = torch.where(flips, model.prior.mirrored(shape[order]), shape[order])
+            dictionary = dictionary * torch.where(flips, -1.0, 1.0)
+            prior_scale = model.prior_scale[order]
+            model = replace(model, dictionary=dictionary, prior_scale=prior_scale, prior_shape=shape)
         restored = units.model(model)
         self._units, self._model, self._inference = units, model, inference
         self.mean_ = units.mean
         self.components_ = np.ascontiguousarray(restored.dictionary.T.to(model.dictionary.dtype).numpy())
         self.prior_scale_ = restored.prior_scale.numpy()
+        self.prior_shape_ = None if restored.prior_shape is None else restored.prior_shape.numpy()
         noise_variance = restored.noise_variance.numpy()
         self.noise_variance_ = noise_variance if noise_variance.ndim else float(noise_variance)
-        names = ("_units", "_model", "_inference", "mean_", "components_", "prior_scale_", "noise_variance_")
+        own = ("_units", "_model", "_inference")
+        names = (*own, "mean_", "components_", "prior_scale_", "prior_shape_", "noise_variance_")
         return {name: getattr(self, name) for name in names}
 
     @contextmanager

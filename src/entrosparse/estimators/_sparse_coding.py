@@ -31,7 +31,7 @@ from entrosparse.learning import (
     with_fitting_scales,
 )
 from entrosparse.likelihoods import LIKELIHOODS, Likelihood
-from entrosparse.priors import PRIORS, Prior
+from entrosparse.priors import PRIORS, PriorFamily
 from entrosparse.recipes import COVARIANCES, INFERENCES, Recipe
 
 _BATCH_LIMIT = 10_000  # samples up to which every iteration sees all of them
@@ -55,8 +55,10 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         Covariance of the Gaussian posteriors, or the solver that finds them; or the best factorial ones.
     rank : int, default=5
         Rank of the low-rank covariance.
-    prior : {"laplace", "gaussian", "exponential"} or Prior, default="laplace"
-        Prior of the codes. Under "exponential" none is negative; it needs the "exact-factorial" covariance.
+    prior : name in PRIORS or PriorFamily, default="laplace"
+        Prior of the codes: "laplace", "gaussian"; "generalized-gaussian" or "skewed-laplace", which have a
+        learned shape per latent; or "exponential", for codes that are never negative, which needs the
+        "exact-factorial" covariance.
     noise : {"isotropic", "per-feature", "laplace"} or Likelihood, default="isotropic"
         Kind of noise: Gaussian of one variance, Gaussian with a variance for each feature as in factor
         analysis, or Laplace noise, which is robust to outliers.
@@ -102,10 +104,12 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         With ``noise="per-feature"`` lengths are those of features in units of their own root mean squares.
     prior_scale_ : ndarray of shape (n_components,), float64
         λ, in data units.
+    prior_shape_ : ndarray of shape (n_components,), float64, or None
+        Shapes of a prior that has some: p of a generalized Gaussian, λ₊/2λ of a skewed Laplace prior.
     noise_variance_ : float or ndarray of shape (n_features,)
         σ², in squared data units; of each feature for ``noise="per-feature"``.
     mean_ : ndarray of shape (n_features,)
-        Mean of the training data; 0 where codes are never negative.
+        Mean of the training data; 0 where codes have a mean of their own.
     elbo_ : float
         ELBO in nats per sample, of training data: of all for "batch", and of at most 2,048 samples, spread
         evenly over the data, for "online", or of about as many last ones after :meth:`partial_fit`. For a
@@ -136,7 +140,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "covariance": [StrOptions(set(COVARIANCES)), callable],
         "rank": [Interval(Integral, 1, None, closed="left")],
-        "prior": [StrOptions(set(PRIORS)), Prior],
+        "prior": [StrOptions(set(PRIORS)), PriorFamily],
         "noise": [StrOptions(set(LIKELIHOODS)), Likelihood],
         "inference": [StrOptions(set(INFERENCES))],
         "annealing": [StrOptions(set(SCHEDULES)), callable],

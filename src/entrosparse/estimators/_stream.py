@@ -15,7 +15,7 @@ from entrosparse.estimators._units import Units
 from entrosparse.learning import Batch, Floors, Learner, take_turn
 from entrosparse.learning._training import warn_of_noise_floor
 from entrosparse.model import SparseCodingModel
-from entrosparse.objectives import entropy_elbo, optimal_scales
+from entrosparse.objectives import entropy_elbo, with_optimal_scales
 from entrosparse.statistics import Statistics
 
 _EARLY = 8192  # samples that are kept, from which learning begins again each time their number has doubled
@@ -145,14 +145,13 @@ class Stream:
         if self.statistics is None:
             return model
         assert self.floors is not None
-        prior_scale, noise_variance = (part.to(model.dictionary) for part in optimal_scales(self.statistics))
-        return self.floors.raised(replace(model, prior_scale=prior_scale, noise_variance=noise_variance))
+        return self.floors.raised(with_optimal_scales(model, self.statistics))
 
     @property
     def elbo(self) -> float:
         """The ELBO of the last samples at that model, in nats per sample and units of the data."""
         assert self.statistics is not None
-        n_components, n_seen = len(self.statistics.prior_statistic), self.statistics.n_entries
+        n_components, n_seen = self.statistics.prior_statistic.shape[-1], self.statistics.n_entries
         terms = self.units.terms(entropy_elbo(self.statistics), n_components, n_seen.numpy(force=True))
         return float(terms.elbo)
 

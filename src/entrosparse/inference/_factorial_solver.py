@@ -22,7 +22,7 @@ from entrosparse.inference._diagonal_solver import LEARNING_SWEEPS, DiagonalInfe
 from entrosparse.inference._problem import EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import ExactFactorial, Posterior
-from entrosparse.priors import Prior
+from entrosparse.priors import PriorFamily
 
 _CHECK_EVERY = 4  # Sweeps from one look at the residuals to the next.
 _PATIENCE = 250  # Looks without progress after which a data point is given up.
@@ -124,7 +124,7 @@ EXACT_LEARNING_SWEEPS = ExactFactorialInference(tolerance=0.0, max_iterations=2)
 """The sweeps with exact factorial posteriors that are enough while learning, at a fixed cost per step."""
 
 
-def learning_sweeps(prior: Prior) -> DiagonalInference | ExactFactorialInference:
+def learning_sweeps(prior: PriorFamily) -> DiagonalInference | ExactFactorialInference:
     """Return the few sweeps that are enough while learning, with the simplest posteriors for a prior."""
     return EXACT_LEARNING_SWEEPS if prior.positive else LEARNING_SWEEPS
 

@@ -62,12 +62,24 @@ class TrustRegion:
 
 
 def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``P = s G + diag(c)`` (N, H, H), and c (N, H) raised above the rounding errors of G."""
+    """Return ``P = s G + diag(c)`` (N, H, H), and c (N, H) raised above the rounding errors of G.
+
+    Under a prior that is not convex some c are negative. They stay so where P is positive definite.
+    """
     largest = torch.diagonal(hessian, dim1=-2, dim2=-1).amax(-1, keepdim=True)
-    curvature = curvature.clamp_min(8.0 * torch.finfo(hessian.dtype).eps * largest)
-    precision = hessian.expand(*curvature.shape, -1).clone()
-    torch.diagonal(precision, dim1=-2, dim2=-1).add_(curvature)
-    return precision, curvature
+    raised = curvature.clamp_min(8.0 * torch.finfo(hessian.dtype).eps * largest)
+    concave = (curvature < 0.0).any(-1)
+    if bool(concave.any()):
+        whole = _with_diagonal(hessian, torch.where(curvature < 0.0, curvature, raised))
+        definite = concave & (torch.linalg.cholesky_ex(whole).info == 0)
+        raised = torch.where(definite.unsqueeze(-1) & (curvature < 0.0), curvature, raised)
+    return _with_diagonal(hessian, raised), raised
+
+
+def _with_diagonal(hessian: Tensor, added: Tensor) -> Tensor:
+    precision = hessian.expand(*added.shape, -1).clone()
+    torch.diagonal(precision, dim1=-2, dim2=-1).add_(added)
+    return precision
 
 
 def cholesky_of(matrices: Tensor) -> Tensor:

@@ -56,7 +56,10 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
     turns = min(state.turns + _MORE_TURNS, _MOST_TURNS * mean.shape[1])
     local = problem.at(mean, problem.spread(Diagonal(mean, scale)), state.caution)
     gradient, majorizer = local.gradient(mean, scale)
-    added = torch.maximum(problem.curvature(mean, scale), state.caution * majorizer)
+    curvature = problem.curvature(mean, scale)
+    added = torch.maximum(curvature, state.caution * majorizer)
+    # Where the prior is far from convex, the line search could not tell a step too long.
+    added = torch.where(curvature < -_LEAST_CAUTION * majorizer, majorizer, added)
     step = _conjugate_gradients(local, added, gradient, turns)
 
     slope, of_likelihood = _dot(gradient, step), problem.likelihood_slope(mean, scale, step)
@@ -66,7 +69,8 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
         there = torch.addcmul(mean, share, step)
         of_prior = problem.prior.majorizer(there, scale, problem.prior_scale) * there
         slope = of_likelihood(share) + _dot(of_prior, step)
-        taken = torch.where(slope.abs() < least, share, taken)
+        descends = (slope < 0.0) & (share > taken)  # Ever faster, where the prior is not convex.
+        taken = torch.where(descends | (slope.abs() < least), share, taken)
         least = torch.minimum(slope.abs(), least)
         low, high = torch.where(slope < 0.0, share, low), torch.where(slope < 0.0, high, share)
         share = 0.5 * (low + high)
@@ -82,8 +86,9 @@ def deviation_step(problem: EStepProblem, mean: Tensor, scale: Tensor) -> Tensor
     local = problem.at(mean, problem.spread(Diagonal(mean, scale)))
     of_data = scale.square().mul_(local.diagonal())
     slope.add_(local.deviation_slope(scale, of_data), alpha=2.0)
-    log_step = share.add_(of_data).sub_(1.0).div_(slope).neg_().clamp_(-_MAX_LOG_STEP, _MAX_LOG_STEP)
-    return log_step.exp_().mul_(scale)
+    excess = share.add_(of_data).sub_(1.0)
+    slope = torch.maximum(slope, excess.abs().div_(_MAX_LOG_STEP))  # Where it is negative, too.
+    return excess.div_(slope).neg_().exp_().mul_(scale)
 
 
 def _conjugate_gradients(problem: EStepProblem, added: Tensor, gradient: Tensor, turns: int) -> Tensor:

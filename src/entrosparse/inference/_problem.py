@@ -49,12 +49,13 @@ class EStepProblem:
     ``linear`` is column-major: the numbers of a latent lie together, also in what is computed from it.
     """
 
-    prior: Prior
+    prior: Prior  # With its shapes.
     prior_scale: Tensor  # Scales that include γ, shape (H,): λ/γ for the Laplace prior.
     dictionary: Tensor  # W, shape (D, H).
     loading: Tensor  # s W, shape (D, H).
     shared_hessian: Tensor  # s G, shape (H, H), the likelihood's Hessian where no entry is missing.
-    linear: Tensor  # s b, shape (N, H).
+    linear: Tensor  # s b less the tilt, shape (N, H).
+    tilt: Tensor | None  # Linear part of the prior's energy, shape (H,); None if the prior is even.
     seen: Tensor  # The data, with 0 for entries that were not seen, shape (N, D).
     observed: Tensor | None  # 1 where an entry was seen, 0 where not, shape (N, D); None when all were.
     likelihood: Likelihood
@@ -72,17 +73,22 @@ class EStepProblem:
                 f"{precision.dtype}; got {float(model.noise_variance.min()):.2g}"
             )
         loading = model.dictionary * precision
-        prior_scale = model.prior.tempered_scale(model.prior_scale, weights.prior)
+        prior = model.factors
+        prior_scale = prior.tempered_scale(model.prior_scale, weights.prior)
+        tilt = prior.tilt(prior_scale)
         seen, observed = split_missing(x)
         linear = (loading.T @ seen.T).T
+        if tilt is not None:
+            linear -= tilt
         hessian = loading.T @ model.dictionary if model.likelihood.per_feature else model.gram * precision
         return cls(
-            model.prior,
+            prior,
             prior_scale,
             model.dictionary,
             loading,
             hessian,
             linear,
+            tilt,
             seen,
             observed,
             model.likelihood,
@@ -156,12 +162,13 @@ class EStepProblem:
         return self.likelihood_gradient(mean).addcmul_(majorizer, mean), majorizer
 
     def likelihood_gradient(self, mean: Tensor, latents: slice = slice(None)) -> Tensor:
-        """Return ``s (Gν − b)`` of some latents, (N, len(latents)), a new column-major tensor."""
+        """Return ``s (Gν − b)`` and tilt of some latents, (N, len(latents)), a new column-major tensor."""
         if self.observed is None:
             linear = self.linear[:, latents]
             return torch.addmm(linear.T, self.shared_hessian[latents], mean.T, beta=-1.0).T
         error = (mean @ self.dictionary.T).mul_(self.observed).sub_(self.seen)
-        return (self.loading[:, latents].T @ error.T).T
+        gradient = (self.loading[:, latents].T @ error.T).T
+        return gradient if self.tilt is None else gradient.add_(self.tilt[latents])
 
     def likelihood_slope(self, mean: Tensor, scale: Tensor, step: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the derivative of the likelihood's energy along a step, as a function of the share taken.
@@ -179,7 +186,8 @@ class EStepProblem:
         def slope(share: Tensor) -> Tensor:
             there = error - share * change
             majorizer, _ = self.likelihood.entry_weights(there, spread, self.noise_variance)
-            return -torch.linalg.vecdot(majorizer * there, pull).unsqueeze(1)
+            of_noise = -torch.linalg.vecdot(majorizer * there, pull).unsqueeze(1)
+            return of_noise if self.tilt is None else of_noise + (step @ self.tilt).unsqueeze(1)
 
         return slope
 

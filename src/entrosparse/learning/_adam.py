@@ -14,7 +14,7 @@ from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._online_em import OnlineEM, OnlineState
 from entrosparse.model import SparseCodingModel, unit_columns
-from entrosparse.objectives import entropy_elbo, optimal_scales
+from entrosparse.objectives import entropy_elbo, optimal_prior, with_optimal_scales
 from entrosparse.statistics import Statistics
 
 _DICTIONARY_RATE = 5.0  # learning rate of the dictionary, in times of that of the encoder
@@ -113,13 +113,17 @@ class AdamLearner(Learner):
         with torch.no_grad():
             dictionary.copy_(unit_columns(dictionary))
             kept, running = dictionary.detach().clone(), state.running
-            prior_scale, noise_variance = optimal_scales(record)
+            old = running.moving
+            best = with_optimal_scales(old, record)
             model = replace(
-                running.moving,
+                old,
                 dictionary=kept,
-                prior_scale=torch.lerp(running.moving.prior_scale, prior_scale.to(kept), _NEWEST),
-                noise_variance=torch.lerp(running.moving.noise_variance, noise_variance.to(kept), _NEWEST),
+                prior_scale=torch.lerp(old.prior_scale, best.prior_scale, _NEWEST),
+                noise_variance=torch.lerp(old.noise_variance, best.noise_variance, _NEWEST),
             )
+            if old.prior_shape is not None and best.prior_shape is not None:
+                shape = torch.lerp(old.prior_shape, best.prior_shape, _NEWEST)
+                model = replace(model, prior_shape=shape)
             moving = running.floors.raised(model, batch.weights)
             return replace(state, running=replace(running, moving=moving, mean_dictionary=kept), noise=noise)
 
@@ -185,9 +189,10 @@ def _ascend(
         posterior, batch.x, dictionary, model.prior, batch.sample_weight, model.likelihood
     )
     floor = state.running.floors.prior_scale(model, batch.weights)
-    prior_scale = torch.maximum(optimal_scales(record)[0], floor)
+    prior_scale, shape = optimal_prior(record)
+    prior_scale = torch.maximum(prior_scale, floor)
     terms = entropy_elbo(record, batch.weights)
-    objective = replace(terms, prior=model.prior.entropy(prior_scale).sum()).objective
+    objective = replace(terms, prior=model.prior.at(shape).entropy(prior_scale).sum()).objective
     if not bool(torch.isfinite(objective)):
         raise NumericalError(
             f"the objective of the encoder {type(encoder).__name__} is not finite; lower the learning rate, "

@@ -12,7 +12,7 @@ from entrosparse.learning._floors import Floors
 from entrosparse.learning._turns import evaluate
 from entrosparse.likelihoods import Isotropic, Likelihood
 from entrosparse.model import SparseCodingModel, split_missing, unit_columns
-from entrosparse.priors import Prior
+from entrosparse.priors import PriorFamily
 
 _ICA_SAMPLE = 8192  # rows that FastICA is run on
 _ICA_STEPS = 16  # iterations of FastICA, which are enough for a start
@@ -110,7 +110,7 @@ def initial_model(
     x: Tensor,
     n_components: int,
     dictionary: str | np.ndarray | Tensor,
-    prior: Prior,
+    prior: PriorFamily,
     generator: torch.Generator,
     sample_weight: Tensor | None = None,
     likelihood: Likelihood = Isotropic(),
@@ -126,7 +126,7 @@ def initial_model(
     dictionary : {"ica", "data", "random"} or array of shape (D, H)
         Independent components by FastICA (and data points, if H is more than the dimensions that the data
         span), data points, random directions, or the atoms themselves; columns are scaled to unit length.
-    prior : Prior
+    prior : PriorFamily
         Prior of the codes.
     generator : torch.Generator
         Source of randomness, on the CPU.
@@ -179,8 +179,8 @@ def initial_model(
     if prior.positive:  # Atoms point to where the data reach farther.
         sign = torch.where(row_weight @ codes**3 < 0.0, -1.0, 1.0)
         model, codes = replace(model, dictionary=atoms * sign), (codes * sign).clamp_min(0.0)
-    statistic = row_weight @ prior.statistic(codes)
-    return replace(model, prior_scale=(0.5 * prior.optimal_scale(statistic)).clamp_min(tiny**0.25))
+    prior_scale = model.factors.optimal_scale(row_weight @ model.factors.statistic(codes))
+    return replace(model, prior_scale=(0.5 * prior_scale).clamp_min(tiny**0.25))
 
 
 def with_fitting_scales(

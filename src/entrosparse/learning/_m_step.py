@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from entrosparse.model import SparseCodingModel, unit_columns
-from entrosparse.objectives import optimal_scales
+from entrosparse.objectives import optimal_noise_variance, optimal_prior
 from entrosparse.statistics import Statistics
 
 _MAX_DETERMINED = 0.9  # largest share of the posterior precision that is taken to come from the data
@@ -23,7 +23,7 @@ def exact_sweep(dictionary: Tensor, statistics: Statistics) -> Tensor:
     counts by ``σ_min² / σ_d²``. Valid for every γ and δ.
     """
     second_moment = statistics.second_moment
-    variance = optimal_scales(statistics)[1]
+    variance = optimal_noise_variance(statistics)
     variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
     share = variance.amin() / variance
     atoms = dictionary.to(second_moment, copy=True)
@@ -85,6 +85,8 @@ def scale_step(
 ) -> SparseCodingModel:
     """Return the model after a step of λ and σ² towards their optimum (Eq. 10, 11), longer than EM's.
 
+    Shapes of the prior go the share ``rate`` of their way.
+
     Posteriors follow λ and σ², and keep them near where they were: in one E-step and one M-step log λ_h goes
     only about the share f_h of its way, because of deviations that the prior determines, and log σ² the share
     1 − Σ_h f_h / D, because of those that the data determine, with ``f_h = s E[τ_h²]``; where a feature has a
@@ -109,12 +111,26 @@ def scale_step(
         of_noise = 1.0 - likelihood * model.precision.double().squeeze(1) * spread
     else:
         of_noise = 1.0 - determined.sum() / record.n_entries
-    prior_scale, noise_variance = optimal_scales(record)
+    (prior_scale, best_shape), noise_variance = optimal_prior(record), optimal_noise_variance(record)
+    old, shape = model.prior_scale, model.prior_shape
+    if shape is not None and best_shape is not None:
+        # Where λ goes because the shapes change is no step of EM, and not lengthened.
+        before, shape = _scale_at(shape, record), torch.lerp(shape, best_shape.to(shape), rate)
+        prior_scale = _scale_at(shape, record)
+        old = old * (prior_scale / before).to(old)
     return replace(
         model,
-        prior_scale=_lengthened(model.prior_scale, prior_scale, determined, rate),
+        prior_scale=_lengthened(old, prior_scale, determined, rate),
         noise_variance=_lengthened(model.noise_variance, noise_variance, of_noise, rate),
+        prior_shape=shape,
     )
+
+
+def _scale_at(shape: Tensor, record: Statistics) -> Tensor:
+    """Return the scales (H,) that are optimal at these shapes, above zero."""
+    shape = shape.double()
+    statistic = record.prior.member_statistic(record.prior_statistic, shape)
+    return record.prior.at(shape).optimal_scale(statistic).clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def _lengthened(old: Tensor, new: Tensor, share: Tensor, rate: float) -> Tensor:

@@ -28,7 +28,7 @@ from entrosparse.learning._turns import Turn, evaluate
 from entrosparse.likelihoods import Isotropic, Likelihood
 from entrosparse.metrics import dead_latents, gini
 from entrosparse.model import SparseCodingModel, check_device
-from entrosparse.priors import Laplace, Prior
+from entrosparse.priors import Laplace, PriorFamily
 
 _SPARSITY_ROWS = 256  # rows of a turn over all training rows that the Gini index is taken of
 _REPORT_TOLERANCE = 0.01  # nats per data point
@@ -68,7 +68,7 @@ def train(
     *,
     n_components: int,
     init: str | Any = "ica",
-    prior: Prior = Laplace(),
+    prior: PriorFamily = Laplace(),
     likelihood: Likelihood = Isotropic(),
     epochs: int = 10,
     batch_size: int = 512,
@@ -99,7 +99,7 @@ def train(
     init : {"ica", "data", "random"} or array of shape (D, H)
         Initial dictionary: independent components by FastICA (and data points, if H is more than the
         dimensions that the data span), data points, random directions, or the atoms themselves.
-    prior : Prior
+    prior : PriorFamily
         Prior of the codes.
     likelihood : Likelihood
         Kind of noise.

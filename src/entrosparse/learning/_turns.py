@@ -15,7 +15,7 @@ from entrosparse.inference import STARTING_SWEEPS, DiagonalInference, Inference,
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._m_step import exact_sweep, scale_step
 from entrosparse.model import SparseCodingModel
-from entrosparse.objectives import ElboTerms, entropy_elbo, optimal_scales
+from entrosparse.objectives import ElboTerms, entropy_elbo, with_optimal_scales
 from entrosparse.posteriors import Diagonal, Posterior
 from entrosparse.statistics import Statistics
 
@@ -77,13 +77,13 @@ def take_turn(
     found = infer_in_chunks(x, model, inference, weights, start, collect)
     records, means, scales = zip(*found, strict=True)
     statistics = reduce(add, records)
-    prior_scale, noise_variance = optimal_scales(statistics)
-    least = torch.finfo(x.dtype).tiny ** 0.4  # For data of zeros, both fall for ever.
+    model = with_optimal_scales(model, statistics)
+    least = torch.finfo(x.dtype).tiny ** 0.4  # For data of zeros, λ and σ² fall for ever.
     return Turn(
         replace(
             model,
-            prior_scale=prior_scale.to(x).clamp_min(least),
-            noise_variance=noise_variance.to(x).clamp_min(least),
+            prior_scale=model.prior_scale.clamp_min(least),
+            noise_variance=model.noise_variance.clamp_min(least),
         ),
         entropy_elbo(statistics, weights),
         Diagonal(torch.cat(means), torch.cat(scales)),

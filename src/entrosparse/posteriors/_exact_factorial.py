@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 from entrosparse.closed_form import HalfLine, half_line
 from entrosparse.posteriors._factorial import Factorial
-from entrosparse.priors import Prior
+from entrosparse.priors import Prior, PriorFamily
 
 _MOST_LOG_ODDS = 1e4  # Beyond, a side has no mass in any dtype.
 _QUANTILE_STEPS = 60  # Newton steps to a quantile at most; a few are enough as a rule.
@@ -59,7 +59,7 @@ class ExactFactorial(Factorial):
         return cls((linear - right) * square, (-linear - left) * square, scale)
 
     @classmethod
-    def check_prior(cls, prior: Prior) -> None:
+    def check_prior(cls, prior: PriorFamily) -> None:
         """Raise InputError unless the energy of the prior is linear on either side of zero."""
         prior.slopes(torch.ones(1))
 
@@ -72,7 +72,7 @@ class ExactFactorial(Factorial):
         """Return the marginal deviations τ, shape (N, H)."""
         return self._deviation
 
-    def expected_statistic(self, prior: Prior) -> Tensor:
+    def expected_statistic(self, prior: PriorFamily) -> Tensor:
         """Return ``E[t(z_h)]`` for a statistic t that is linear on either side of zero, shape (N, H).
 
         Raises

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from entrosparse.priors import Prior
+from entrosparse.priors import Prior, PriorFamily
 
 
 class Posterior(ABC):
@@ -25,9 +25,9 @@ class Posterior(ABC):
     mean: Tensor
 
     @classmethod
-    def check_prior(cls, prior: Prior) -> None:
+    def check_prior(cls, prior: PriorFamily) -> None:
         """Raise InputError unless such posteriors have an ELBO under the prior."""
-        prior.expected_statistic(torch.zeros(1), torch.ones(1))
+        prior.expected_statistic(torch.zeros(1, 1), torch.ones(1, 1))
 
     @abstractmethod
     def marginal_scale(self) -> Tensor:
@@ -41,7 +41,7 @@ class Posterior(ABC):
     def entropy(self) -> Tensor:
         """Return ``H[q]`` in nats, shape (N,): ``½ log |2πe T|`` of a Gaussian."""
 
-    def expected_statistic(self, prior: Prior) -> Tensor:
+    def expected_statistic(self, prior: PriorFamily) -> Tensor:
         """Return ``E[t(z_h)]`` for the statistic t of a prior, shape (N, H)."""
         return prior.expected_statistic(self.mean, self.marginal_scale())
 

@@ -21,6 +21,7 @@ class Exponential(Prior):
 
     name: ClassVar[str] = "exponential"
     positive: ClassVar[bool] = True
+    centred: ClassVar[bool] = False
 
     def statistic(self, z: Tensor) -> Tensor:
         """Return ``z_h``."""

@@ -1,4 +1,4 @@
-"""What a prior over the codes must offer, as the parts that Theorem 4 asks for."""
+"""What priors over the codes must offer, as the parts that Theorem 4 asks for."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -9,7 +9,71 @@ from torch import Tensor
 from entrosparse.errors import InputError
 
 
-class Prior(ABC):
+class PriorFamily(ABC):
+    """Priors of one kind that differ in scale and, if they have one, in a shape per latent.
+
+    A scale has the units of the codes; a shape has none. Sums of one statistic over data are enough to find
+    the best member of the family: its shapes (:meth:`optimal_shape`) and then its scales. So the statistic
+    does not depend on the shape, and records add whatever it is. It may have a leading axis of several
+    numbers per latent, (K, H) instead of (H,).
+
+    A family is a frozen dataclass whose fields are its parameters: two families are the same if they are
+    equal. A :class:`Prior` is a family without shapes, which is its own only member.
+    """
+
+    name: ClassVar[str]
+    """Name of the family, in model files and where a prior is chosen by name."""
+
+    positive: ClassVar[bool] = False
+    """Whether codes are never negative, so that the sign of an atom matters."""
+
+    centred: ClassVar[bool] = True
+    """Whether codes have the mean 0. If not, data are not centred either, for codes make up their mean."""
+
+    @property
+    def first_shape(self) -> float | None:
+        """The shape of all latents that learning starts from; None for a family without shapes."""
+        return None
+
+    @abstractmethod
+    def statistic(self, z: Tensor) -> Tensor:
+        """Return the sufficient statistic of codes (N, H): of their shape, or with a leading axis."""
+
+    @abstractmethod
+    def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
+        """Return the expectation of the sufficient statistic under ``N(mean, marginal_scale²)``."""
+
+    def optimal_shape(self, statistic: Tensor) -> Tensor | None:
+        """Return the shapes (H,) that maximize the expected log-prior at their optimal scales (Theorem 2).
+
+        They carry no gradients: at an optimum the objective does not change with them to first order.
+        """
+        return None
+
+    @abstractmethod
+    def at(self, shape: Tensor | None) -> "Prior":
+        """Return the member of these shapes (H,)."""
+
+    def member_statistic(self, statistic: Tensor, shape: Tensor | None) -> Tensor:
+        """Return the mean statistic (H,) of the member of these shapes, given that of the family."""
+        return statistic
+
+    def slopes(self, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the slopes of ``−log p`` in ``|z|``, for z < 0 and for z > 0, if it is linear on both sides.
+
+        Exact factorial posteriors need them, and nothing else.
+        """
+        raise InputError(
+            f"exact factorial posteriors need a prior that is linear on either side of zero, with a method "
+            f"'slopes'; {type(self).__name__} has none"
+        )
+
+    def mirrored(self, shape: Tensor) -> Tensor:
+        """Return the shapes after all codes have changed their sign."""
+        return shape
+
+
+class Prior(PriorFamily):
     """A factorial prior ``p(z) = Π_h p(z_h | λ_h)`` with one scale λ_h per latent.
 
     It enters the ELBO through one expected statistic per latent. When λ is at the optimum for that statistic,
@@ -18,24 +82,15 @@ class Prior(ABC):
 
     Methods come in two groups. Objectives, and learning with encoders, need the abstract ones. The solvers of
     the E-step also need :meth:`deviation`, :meth:`tempered_scale`, :meth:`curvature`,
-    :meth:`precision_share` and :meth:`majorizer`; a prior without them says so when a solver asks.
+    :meth:`precision_share` and :meth:`majorizer`; a prior without them says so when a solver asks. A prior
+    that is not even needs :meth:`tilt` too.
     """
 
-    name: ClassVar[str]
-    """Name of the family, in model files and where a prior is chosen by name."""
+    def at(self, shape: Tensor | None) -> "Prior":
+        """Return the prior itself."""
+        return self
 
-    positive: ClassVar[bool] = False
-    """Whether codes are never negative: then the sign of an atom matters, and the mean of the data too."""
-
-    # --- what objectives need
-
-    @abstractmethod
-    def statistic(self, z: Tensor) -> Tensor:
-        """Return the sufficient statistic of codes, elementwise."""
-
-    @abstractmethod
-    def expected_statistic(self, mean: Tensor, marginal_scale: Tensor) -> Tensor:
-        """Return the expectation of the sufficient statistic under ``N(mean, marginal_scale²)``."""
+    # --- what objectives need, besides the statistic
 
     @abstractmethod
     def optimal_scale(self, statistic: Tensor) -> Tensor:
@@ -80,22 +135,19 @@ class Prior(ABC):
         raise self._lacks("precision_share")
 
     def majorizer(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
-        """Return ``(∂E[−log p] / ∂mean) / mean``.
+        """Return ``(∂E[−log p] / ∂mean) / mean``, after the :meth:`tilt` was taken from the slope.
 
         Where the factors are even and this ratio falls with ``|mean|``, it is the curvature of a quadratic
         that touches the expected energy at ``±mean`` and lies above it elsewhere.
         """
         raise self._lacks("majorizer")
 
-    def slopes(self, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the slopes of ``−log p`` in ``|z|``, for z < 0 and for z > 0, if it is linear on both sides.
+    def tilt(self, scale: Tensor) -> Tensor | None:
+        """Return the slope of ``−log p`` that both sides of zero share; None if the factors are even.
 
-        Exact factorial posteriors need them, and nothing else.
+        It adds ``tilt · z`` to an energy that is even.
         """
-        raise InputError(
-            f"exact factorial posteriors need a prior that is linear on either side of zero, with a method "
-            f"'slopes'; {type(self).__name__} has none"
-        )
+        return None
 
     def _lacks(self, method: str) -> InputError:
         return InputError(

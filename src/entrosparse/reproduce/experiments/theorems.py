@@ -120,7 +120,7 @@ def _record(parameters: Parameters, x: Tensor, step: int) -> _Record:
     at_optimum = analytic_elbo(statistics, optimum).elbo
     entropies = (
         classical.posterior
-        - model.prior.entropy(model.prior_scale).sum()
+        - model.factors.entropy(model.prior_scale).sum()
         - isotropic_gaussian_entropy(model.noise_variance, model.n_features)
     )
 

@@ -1,15 +1,15 @@
 """What the learners by L-BFGS share: the climb itself, and the scales at its end."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import final
 
 import torch
 from torch import Tensor
 
+from entrosparse import objectives
 from entrosparse.errors import NumericalError
 from entrosparse.model import SparseCodingModel
-from entrosparse.objectives import ElboTerms, optimal_scales
+from entrosparse.objectives import ElboTerms
 from entrosparse.posteriors import Posterior
 from entrosparse.statistics import Statistics
 
@@ -61,5 +61,4 @@ class Ascent:
 def with_optimal_scales(model: SparseCodingModel, posterior: Posterior, x: Tensor) -> SparseCodingModel:
     """Return the model with the λ and σ² that are optimal for posteriors of the data ``x`` (Eq. 10, 11)."""
     statistics = Statistics.collect(posterior, x, model.dictionary, model.prior)
-    prior_scale, noise_variance = optimal_scales(statistics)
-    return replace(model, prior_scale=prior_scale.to(x), noise_variance=noise_variance.to(x))
+    return objectives.with_optimal_scales(model, statistics)
