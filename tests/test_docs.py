@@ -12,6 +12,10 @@ BLOCKS = [
     ("README.md", 0, r"\(32, 64\) \S+ -\d+\.\d+ nats a sample\n"),
     ("docs/torch.md", 0, ""),
     *(("docs/extending.md", k, "") for k in range(4)),
+    ("docs/entropy-sums.md", 0, r"(\S.+ \d\.\d{3} \d\.\d{3}\n){8}"),
+    ("docs/entropy-sums.md", 1, ""),
+    ("docs/entropy-sums.md", 2, ""),
+    ("docs/entropy-sums.md", 3, r"(step .+ nats\n){3}"),
 ]
 
 
@@ -44,7 +48,10 @@ def test_the_documents_import_only_public_names(document, number, output):
             assert not [name for name in names if name.startswith("_")]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/extending.md"])
+LINKING = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/extending.md", "docs/entropy-sums.md"]
+
+
+@pytest.mark.parametrize("document", LINKING)
 def test_links_to_files_hold(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     targets = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]

@@ -78,6 +78,14 @@ def test_colour_becomes_luma(tmp_path, colour, suffix):
     np.testing.assert_allclose(image.pixels, colour / 255 @ LUMA, atol=1e-6)
 
 
+def test_channels_are_read_one_by_one(tmp_path, colour):
+    path = save_picture(tmp_path / "bird.png", colour)
+    for place, channel in enumerate(("red", "green", "blue")):
+        (image,) = load_images(path, channel)
+        np.testing.assert_allclose(image.pixels, colour[..., place] / 255, atol=1e-6)
+    assert not np.array_equal(default_images("red")[0].pixels, default_images("blue")[0].pixels)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG"])
 def test_jpeg_is_read(tmp_path, suffix):
     ramp = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (32, 1))

@@ -21,7 +21,7 @@ def out(tmp_path, monkeypatch):
         pictures = (Picture("one", "A.", (figure,)), Picture("two", "B.", (figure, figure), ("a", "b")))
         return Result("data", (Claim("it holds", "yes", True, "yes"),), pictures, (), {})
 
-    experiment = Experiment("Toy", "Fig. 0", {"smoke": Config()}, run)
+    experiment = Experiment("Toy", {"smoke": Config()}, run, "Fig. 0")
     monkeypatch.setattr(running, "get_experiment", lambda name: experiment)
     (tmp_path / "secret.svg").write_text("<svg>secret</svg>")
     (tmp_path / "secret.png").write_text("secret")

@@ -11,10 +11,12 @@ import entrosparse.reproduce.framework.running as running
 from entrosparse.app import plots
 from entrosparse.app.cli import main
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.reproduce import EXPERIMENTS
+from entrosparse.reproduce import EXPERIMENTS, EXPLORATIONS
 from entrosparse.reproduce.framework import Claim, Config, Experiment, Picture, Result, Table
 from entrosparse.reproduce.framework.results import load_results
 from entrosparse.reproduce.framework.running import reproduce
+
+TABLES = {"reproduce": EXPERIMENTS, "explore": EXPLORATIONS}
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Toys:
     def __init__(self):
         self.runs = []
         self.failures = {}
+        self.source = "Fig. 0"
 
     def __call__(self, name):
         def run(config):
@@ -47,7 +50,8 @@ class Toys:
                 numbers={"answer": config.answer, "arrays": {"a": [1.0, 2.0]}},
             )
 
-        return Experiment(f"Toy {name}", "Fig. 0", {"smoke": ToyConfig(), "small": ToyConfig(answer=43)}, run)
+        configs = {"smoke": ToyConfig(), "small": ToyConfig(answer=43)}
+        return Experiment(f"Toy {name}", configs, run, self.source)
 
 
 @pytest.fixture
@@ -173,10 +177,41 @@ def test_wrong_arguments_are_one_line_before_any_work(tmp_path, capsys, argument
     assert not out.exists()
 
 
-def test_list_names_all(capsys):
-    assert main(["reproduce", "list"]) == 0
+@pytest.mark.parametrize(("command", "table"), TABLES.items())
+def test_list_names_all(capsys, command, table):
+    assert main([command, "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
+    assert [line.split()[0] for line in lines] == list(table)
+
+
+def test_each_command_knows_its_own_names(tmp_path, capsys):
+    assert not EXPERIMENTS.keys() & EXPLORATIONS.keys()
+    for command, name in (("reproduce", next(iter(EXPLORATIONS))), ("explore", next(iter(EXPERIMENTS)))):
+        known = ", ".join(TABLES[command])
+        message = failure(capsys, command, name, "--out", tmp_path / "out")
+        assert f"one of {known}, all or list; got '{name}'" in message
+    assert "one of smoke, small, large; got 'paper'" in failure(
+        capsys, "explore", "all", "--scale", "paper", "--out", tmp_path / "out"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_the_paper_is_said_to_say_something(toys, tmp_path):
+    """Also on one page with what goes beyond it."""
+    toys.source = ""
+    reproduce(["robustness"], tmp_path / "out", "smoke", {})
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<title>entrosparse: beyond the paper</title>" in page
+    assert "<th>expected</th><th>here</th>" in page
+    assert "the paper says" not in page
+    assert "of the paper." not in page
+    toys.source = "Fig. 0"
+    reproduce(["erf"], tmp_path / "out", "smoke", {}, resume=True)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<title>entrosparse: figures and tables of the paper</title>" in page
+    of_paper, beyond = page.index("<th>the paper says</th><th>paper</th>"), page.index("<th>expected</th>")
+    assert of_paper < page.index('<a href="#erf">') < beyond < page.index('<a href="#robustness">')
+    assert page.count("Fig. 0 of the paper.") == 1
 
 
 def test_seconds_count_runs_that_were_made_before(tmp_path):
@@ -190,10 +225,12 @@ def test_seconds_count_runs_that_were_made_before(tmp_path):
     assert second.seconds >= shown > 0
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_runs_at_smoke_scale(name, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command, table in TABLES.items() for name in table]
+)
+def test_every_experiment_runs_at_smoke_scale(command, name, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["reproduce", name, "--scale", "smoke", "--out", str(out)]) == 0
+    assert main([command, name, "--scale", "smoke", "--out", str(out)]) == 0
     (result,) = load_results(out)
     assert result.claims
     assert result.pictures

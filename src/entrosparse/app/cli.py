@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FAILED, INTERRUPTED, UNREAD = 2, 130, 141
 _WRONG_KIND = re.compile(r"Parser key \"(\w+)\":\s+Expected an? <class '(\w+)'>\.\s+Got value: ")
+_SOURCE = "folder or file of images; photographs by default"
 _PHOTOGRAPHS = "photographs that come with scikit-image"
 _OF_A_RUN = {
     "resume": "go on with a run that was cut off, as if it had not been",
@@ -114,9 +115,8 @@ def _parser() -> ArgumentParser:
 
     fit = _new_parser("Learn a dictionary from images.")
     fit.add_argument("--config", action="config", help="settings in a YAML file; flags win over it")
-    source = "folder or file of images; photographs by default"
     # A default here would win over the file, so a missing input has none.
-    fit.add_argument("input", nargs="?", type=str, default=argparse.SUPPRESS, help=source)
+    fit.add_argument("input", nargs="?", type=str, default=argparse.SUPPRESS, help=_SOURCE)
     for parameter in fields(FitConfig):
         flag, description = f"--{parameter.name.replace('_', '-')}", parameter.metadata["help"]
         fit.add_argument(flag, type=parameter.type, default=parameter.default, help=description)
@@ -135,22 +135,30 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
 
     reproduce = _new_parser("Run results of the paper, and lay them beside what it reports.")
-    reproduce.add_argument("name", type=str, help="result to run; all, or list to see them")
-    scales = "smoke, small (minutes) or paper (hours)"
-    reproduce.add_argument("--scale", type=str, default="small", help=scales)
-    reproduce.add_argument("--images", type=str, help=source)
     dictionary = ".npy file of a dictionary (D, H) for external-dictionary"
     reproduce.add_argument("--dictionary", type=str, help=dictionary)
-    reproduce.add_argument("--out", type=str, help="new folder; runs/reproduce-<scale> by default")
-    rest = "keep the results in the folder, run the rest"
-    reproduce.add_argument("--resume", action="store_true", help=rest)
+    _add_options_of_experiments(reproduce, "reproduce", "paper")
     commands.add_subcommand("reproduce", reproduce, help="run the paper's figures and tables")
+
+    explore = _new_parser("Run results beyond the paper, and lay them beside what is expected.")
+    _add_options_of_experiments(explore, "explore", "large")
+    commands.add_subcommand("explore", explore, help="run what goes beyond the paper")
 
     for name, description in _OF_A_RUN.items():
         command = _new_parser(description)
         command.add_argument("run", type=str, help="run folder")
         commands.add_subcommand(name, command, help=description)
     return parser
+
+
+def _add_options_of_experiments(command: ArgumentParser, name: str, largest: str) -> None:
+    command.add_argument("name", type=str, help="result to run; all, or list to see them")
+    scales = f"smoke, small (minutes) or {largest} (hours)"
+    command.add_argument("--scale", type=str, default="small", help=scales)
+    command.add_argument("--images", type=str, help=_SOURCE)
+    command.add_argument("--out", type=str, help=f"new folder; runs/{name}-<scale> by default")
+    rest = "keep the results in the folder, run the rest"
+    command.add_argument("--resume", action="store_true", help=rest)
 
 
 def _fit(options: Namespace) -> int:
@@ -296,23 +304,37 @@ def _encode(options: Namespace) -> int:
 
 
 def _reproduce(options: Namespace) -> int:
-    from entrosparse.reproduce import EXPERIMENTS, get_experiment
+    from entrosparse.reproduce import EXPERIMENTS
+
+    return _run_experiments("reproduce", EXPERIMENTS, options)
+
+
+def _explore(options: Namespace) -> int:
+    from entrosparse.reproduce import EXPLORATIONS
+
+    return _run_experiments("explore", EXPLORATIONS, options)
+
+
+def _run_experiments(command: str, table: Mapping[str, str], options: Namespace) -> int:
+    from entrosparse.reproduce import get_experiment
 
     if options.name == "list":
-        for name in EXPERIMENTS:
+        for name in table:
             experiment = get_experiment(name)
-            _print(f"{name:<22}{experiment.title} ({experiment.source})")
+            source = f" ({experiment.source})" if experiment.source else ""
+            _print(f"{name:<22}{experiment.title}{source}")
         return 0
+    names = tuple(table) if options.name == "all" else (options.name,)
+    get_experiment(names[0], table)  # The other command's names are not known here.
     import torch
 
     from entrosparse.reproduce.framework.running import reproduce
 
     torch.set_num_threads(1)  # So that the seconds of all results compare.
-    out = Path(options.out or f"runs/reproduce-{options.scale}")
+    out = Path(options.out or f"runs/{command}-{options.scale}")
     check_name("out", out)
-    given = {"images": options.images, "dictionary": options.dictionary}
+    given = {"images": options.images, "dictionary": options.get("dictionary")}
     settings = {name: os.path.abspath(value) for name, value in given.items() if value is not None}
-    names = tuple(EXPERIMENTS) if options.name == "all" else (options.name,)
     try:
         reproduce(names, out, options.scale, settings, options.resume, _print_result)
     except KeyboardInterrupt:
@@ -343,6 +365,7 @@ _COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "info": _info,
     "report": _report,
     "reproduce": _reproduce,
+    "explore": _explore,
 }
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Image:
         object.__setattr__(self, "pixels", pixels)
 
 
-def load_images(source: str | Path) -> list[Image]:
+def load_images(source: str | Path, channel: str = "luma") -> list[Image]:
     """Read greyscale images from a folder of pictures, a picture, an array file or a MATLAB file.
 
     Parameters
@@ -69,8 +69,8 @@ def load_images(source: str | Path) -> list[Image]:
         One of
 
         - a folder: its PNG, JPEG, TIFF and WebP files in the order of their names; other files are ignored;
-        - one such picture. Colour becomes luma in [0, 1], transparent parts are laid on white, and greys
-          deeper than 8 bits keep their values. Each page of a TIFF is an image;
+        - one such picture. Colour becomes the channel in [0, 1], transparent parts are laid on white, and
+          greys deeper than 8 bits keep their values. Each page of a TIFF is an image;
         - a ``.npy`` or ``.npz`` file (never unpickled), or a MATLAB ``.mat`` file (version 7.3 needs the
           ``hdf5`` extra). A real numeric array of height x width is one image, and one of height x width x n
           is n images, also when n is 3. Several arrays are taken in the order of their names; anything else
@@ -79,6 +79,8 @@ def load_images(source: str | Path) -> list[Image]:
         A picture is turned as its EXIF data say. Only regular files are read, and a ``.mat`` file that shows
         parts of other files is refused. No file may take more than 256 MiB of memory, or a hundred times its
         own size if that is more.
+    channel : str
+        What is read of pictures in colour, a key of `CHANNELS`. Arrays are what they are.
 
     Returns
     -------
@@ -103,13 +105,18 @@ def load_images(source: str | Path) -> list[Image]:
         raise FileFormatError(
             f"a folder of images must hold {', '.join(_PICTURE_SUFFIXES)} files; found none in '{source}'"
         )
-    return [image for path in paths for image in _read_file(path)]
+    return [image for path in paths for image in _read_file(path, channel)]
 
 
-def default_images() -> list[Image]:
-    """Return the photographs that are installed with scikit-image: luma in [0, 1], at half their size.
+def default_images(channel: str = "luma") -> list[Image]:
+    """Return the photographs that are installed with scikit-image: a channel in [0, 1], at half their size.
 
     Averaging blocks of 2 x 2 pixels removes most traces of image compression. Nothing is downloaded.
+
+    Parameters
+    ----------
+    channel : str
+        A key of `CHANNELS`.
 
     Returns
     -------
@@ -124,7 +131,7 @@ def default_images() -> list[Image]:
     folder = Path(str(files("skimage.data")))
     images = []
     for name in _INSTALLED:
-        (whole,) = _read_file(folder / name)
+        (whole,) = _read_file(folder / name, channel)
         height, width = (side // 2 for side in whole.pixels.shape)
         blocks = whole.pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
         images.append(Image(Path(name).stem, blocks.mean(axis=(1, 3))))
@@ -139,7 +146,7 @@ def _pictures_in(folder: Path) -> list[Path]:
     )
 
 
-def _read_file(path: Path) -> list[Image]:
+def _read_file(path: Path, channel: str) -> list[Image]:
     """Read one file. Readers run only here, so every failure of theirs becomes an error of this package."""
     read = _READERS.get(path.suffix.lower())
     if read is None:
@@ -148,7 +155,7 @@ def _read_file(path: Path) -> list[Image]:
         )
     try:
         with open_regular(path) as file:
-            arrays = read(file)
+            arrays = read(file, channel)
             # While an image is made, the array, its copy as float32 and a mask are held.
             n_bytes = sum(array.nbytes + 5 * array.size for array in arrays.values())
             check_claim(file, n_bytes, most_bytes(file))
@@ -177,8 +184,8 @@ def _is_numeric_picture(array: NDArray[Any]) -> bool:
     return array.dtype.kind in "uif" and array.ndim in (2, 3) and min(array.shape[:2]) >= 2 and array.size > 0
 
 
-def _luma(picture: "PIL.Image.Image") -> NDArray[Any]:
-    """Return greys deeper than 8 bits as they are, otherwise luma in [0, 1] of the picture on white.
+def _channel(picture: "PIL.Image.Image", channel: str) -> NDArray[Any]:
+    """Return greys deeper than 8 bits as they are, otherwise a channel in [0, 1] of the picture on white.
 
     The picture is turned as its EXIF data say. It is converted in blocks of rows, which bounds the memory.
     """
@@ -190,17 +197,17 @@ def _luma(picture: "PIL.Image.Image") -> NDArray[Any]:
         return np.asarray(picture)
     width, height = picture.size
     n_rows = max(1, _BLOCK // width)
-    luma = np.empty((height, width), dtype=np.float32)
+    pixels = np.empty((height, width), dtype=np.float32)
     for top in range(0, height, n_rows):
         block = picture.crop((0, top, width, min(top + n_rows, height)))
         if picture.has_transparency_data:
             white = PIL.Image.new("RGBA", block.size, "white")
             block = PIL.Image.alpha_composite(white, block.convert("RGBA"))
-        luma[top : top + n_rows] = np.asarray(block.convert("RGB"), dtype=np.float32) @ _LUMA
-    return luma
+        pixels[top : top + n_rows] = np.asarray(block.convert("RGB"), dtype=np.float32) @ CHANNELS[channel]
+    return pixels
 
 
-def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
+def _read_picture(file: BinaryIO, channel: str) -> dict[str, NDArray[Any]]:
     import PIL.Image
     from PIL.ImageSequence import Iterator as Pages
 
@@ -211,7 +218,7 @@ def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
         raise FileFormatError(f"'{file.name}' is not a PNG, JPEG, TIFF or WebP picture") from error
     check_claim(file, _BYTES_PER_PIXEL * picture.width * picture.height, most_bytes(file))
     if picture.format != "TIFF":  # Further frames of other formats are previews or animations.
-        return {"": _luma(picture)}
+        return {"": _channel(picture, channel)}
     pages, claimed = [], 0
     for page in Pages(picture):
         area = page.width * page.height
@@ -221,16 +228,16 @@ def _read_picture(file: BinaryIO) -> dict[str, NDArray[Any]]:
         boxes = [tile[1] or (0, 0, *page.size) for tile in picture.tile]
         if sum((right - left) * (bottom - top) for left, top, right, bottom in boxes) < area:
             raise FileFormatError(f"'{file.name}' must hold whole pictures; a part has no pixels")
-        pages.append(_luma(page))
+        pages.append(_channel(page, channel))
     return {"": pages[0]} if len(pages) == 1 else {f"[{index}]": page for index, page in enumerate(pages)}
 
 
-def _read_numpy(file: BinaryIO) -> dict[str, NDArray[Any]]:
+def _read_numpy(file: BinaryIO, channel: str) -> dict[str, NDArray[Any]]:
     arrays = read_arrays(file, most_bytes(file))
     return {f":{name}" if name else "": array for name, array in arrays.items()}
 
 
-def _read_matlab(file: BinaryIO) -> dict[str, NDArray[Any]]:
+def _read_matlab(file: BinaryIO, channel: str) -> dict[str, NDArray[Any]]:
     from scipy.io import loadmat
     from scipy.io.matlab import matfile_version
 
@@ -268,11 +275,14 @@ def _matlab_7_3(file: BinaryIO) -> dict[str, Any]:
         return {name: np.transpose(item[()]) for name, item in arrays.items()}  # MATLAB reverses the axes.
 
 
-_LUMA = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32) / 255  # Weights of red, green and blue bytes.
+_WEIGHTS = {"luma": (0.2125, 0.7154, 0.0721), "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+
+CHANNELS = {name: np.array(weights, dtype=np.float32) / 255 for name, weights in _WEIGHTS.items()}
+"""What is read of pictures in colour, by name: weights of their red, green and blue bytes."""
 
 _BLOCK = 2**20  # Pixels that are converted at once.
 
-# A picture takes at most 4 bytes per pixel as it is decoded, 4 when it is turned, and 4 as luma.
+# A picture takes at most 4 bytes per pixel as it is decoded, 4 when it is turned, and 4 as a channel.
 _BYTES_PER_PIXEL = 12
 
 # Without a handler of its own, Pillow's messages would go to the standard error stream.
@@ -283,7 +293,7 @@ _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 # Photographs that come with scikit-image.
 _INSTALLED = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"]
 
-_READERS: dict[str, Callable[[BinaryIO], dict[str, NDArray[Any]]]] = {
+_READERS: dict[str, Callable[[BinaryIO, str], dict[str, NDArray[Any]]]] = {
     **dict.fromkeys(_PICTURE_SUFFIXES, _read_picture),
     ".npy": _read_numpy,
     ".npz": _read_numpy,

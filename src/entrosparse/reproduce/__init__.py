@@ -1,5 +1,6 @@
-"""The figures and tables of the paper: a module each in `experiments`, and one table of their names."""
+"""The paper's figures and tables, and what goes beyond: modules in `experiments`, and their names here."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -22,19 +23,24 @@ EXPERIMENTS = {
     "l1": "l1",
     "timing": "timing",
 }
-"""Experiments by the names that the command line knows, in the order of the page; values are modules."""
+"""What ``entrosparse reproduce`` knows: modules by name, in the order of the page."""
+
+EXPLORATIONS = {
+    "robustness": "robustness",
+    "comparison": "comparison",
+}
+"""What ``entrosparse explore`` knows, in the same way; no name is in both tables."""
 
 
-def get_experiment(name: str) -> "Experiment":
-    """Return the experiment of that name.
+def get_experiment(name: str, table: Mapping[str, str] | None = None) -> "Experiment":
+    """Return the experiment of that name in a table; by default, in either of them.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    if name not in EXPERIMENTS:
-        raise InputError(
-            f"the 'name' parameter must be one of {', '.join(EXPERIMENTS)}, all or list; got '{name}'"
-        )
-    return import_module(f"{__name__}.experiments.{EXPERIMENTS[name]}").EXPERIMENT
+    table = EXPERIMENTS | EXPLORATIONS if table is None else table
+    if name not in table:
+        raise InputError(f"the 'name' parameter must be one of {', '.join(table)}, all or list; got '{name}'")
+    return import_module(f"{__name__}.experiments.{table[name]}").EXPERIMENT

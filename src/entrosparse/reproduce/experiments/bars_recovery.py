@@ -12,15 +12,13 @@ from scipy.stats import binomtest
 
 from entrosparse.app import plots
 from entrosparse.images import BarsData, bars
-from entrosparse.inference import FullInference
-from entrosparse.learning import BatchEM, evaluate, initial_model, train
-from entrosparse.metrics import match_atoms
+from entrosparse.learning import initial_model
 from entrosparse.model import SparseCodingModel
 from entrosparse.priors import Laplace
 from entrosparse.reproduce.framework import Claim, Config, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.shared.bars_runs import found_bars, generating_elbo, learn_bars
 from entrosparse.reproduce.shared.joint_lbfgs import JointLBFGS
 
-_FOUND = 0.95  # least |cosine| of a field with its bar
 _NEAR = 0.05  # nats below the generating dictionary at most
 _PAPER = 0.7  # share of runs that found all bars
 
@@ -105,8 +103,8 @@ def run(config: BarsConfig) -> Result:
 
 
 def _batch_em(config: BarsConfig, seed: int) -> _Run:
-    made, learner = bars(config.n_samples, rng=seed), BatchEM(FullInference(tolerance=0.0, max_iterations=1))
-    result = train(learner, made.data, n_components=10, init="data", epochs=1000, seed=seed)
+    made = bars(config.n_samples, rng=seed)
+    result = learn_bars(made, seed)
     names = {"elbo": "elbo"} | {term: f"{term}_entropy" for term in plots.ENTROPY_LABELS}
     history = {term: [getattr(record, name) for record in result.history] for term, name in names.items()}
     return _judged(result.model, history, result.history[-1].seconds, made)
@@ -125,11 +123,8 @@ def _joint_lbfgs(config: BarsConfig, seed: int) -> _Run:
 def _judged(
     model: SparseCodingModel, history: Mapping[str, Sequence[float]], seconds: float, made: BarsData
 ) -> _Run:
-    x, truth = torch.from_numpy(made.data), torch.from_numpy(made.dictionary)
-    generating = initial_model(x, 10, truth, Laplace(), torch.Generator())
-    reference = float(evaluate(generating, x, FullInference(tolerance=1e-4)).terms.elbo)
-    found = bool(match_atoms(model.dictionary, truth).cosine.min() > _FOUND)
-    return _Run(model, history, seconds, reference, found)
+    found = bool(found_bars(model, made).all())
+    return _Run(model, history, seconds, generating_elbo(made), found)
 
 
 def _claims(runs: Mapping[str, Sequence[_Run]]) -> tuple[Claim, ...]:

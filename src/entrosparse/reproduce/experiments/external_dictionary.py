@@ -1,7 +1,6 @@
 """Section 4.2: the ELBO of dictionaries that were learned by other means."""
 
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
@@ -20,6 +19,7 @@ from entrosparse.model import SparseCodingModel
 from entrosparse.priors import Laplace
 from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
 from entrosparse.reproduce.framework.patches import PAPER, SMOKE, PatchConfig, PatchData, draw_patches
+from entrosparse.reproduce.shared.quiet_fits import quietly
 
 _OURS, _BASELINE, _FILE = "entropy ELBO", "PCA", "file"
 _SAMPLE = 4096  # patches from which the first λ and σ² are computed
@@ -164,8 +164,7 @@ def _name(penalty: float) -> str:
 
 def _judge(learn: _Learn, data: PatchData, config: ExternalDictionaryConfig) -> _Judged:
     started = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # early stops of scikit-learn are part of what is compared
+    with quietly():
         dictionary = learn().copy()
     seconds = time.perf_counter() - started
     rows = torch.from_numpy(data.train[:_SAMPLE])

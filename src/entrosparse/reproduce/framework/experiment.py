@@ -1,4 +1,4 @@
-"""What an experiment is: a frozen configuration, ``run(config) -> Result``, and what the paper says of it."""
+"""What an experiment is: a frozen configuration, ``run(config) -> Result``, and claims that it tests."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,9 +9,6 @@ from matplotlib.figure import Figure
 from entrosparse.app import plots
 from entrosparse.images import load_images
 from entrosparse.model import SparseCodingModel
-
-SCALES = ("smoke", "small", "paper")
-"""Sizes of all experiments: some seconds each; some minutes each on two cores; as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +39,25 @@ class Config:
             load_images(self.images)
 
 
-def at_scales(small: Config, smoke: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings for each of `SCALES`: the small ones, and what changes in them for the other two."""
-    return {
-        "smoke": replace(small, **smoke),
-        "small": small,
-        "paper": replace(small, **paper),
-    }
+def at_scales(small: Config, smoke: Mapping[str, Any], **larger: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by scale: the small ones, and what changes in them for the others.
+
+    Smoke takes some seconds, small some minutes on two cores. The larger ones are ``paper``, the sizes of the
+    paper, and ``large`` for what is not in the paper; both take hours.
+    """
+    scales = {name: replace(small, **changes) for name, changes in larger.items()}
+    return {"smoke": replace(small, **smoke), "small": small} | scales
 
 
 @final
 @dataclass(frozen=True)
 class Claim:
-    """One thing that the paper says, beside what was found.
+    """One thing that the paper says, or that is expected where there is no paper, beside what was found.
 
     Attributes
     ----------
     statement : str
-        What the paper says, as a sentence without its full stop.
+        What is said or expected, as a sentence without its full stop.
     ours : str
         The value found, with its unit.
     holds : bool
@@ -149,7 +147,7 @@ class Result:
     data : str
         Which data were used, in words.
     claims : tuple of Claim
-        What the paper says, and whether it holds here.
+        What the paper says or what is expected, and whether it holds here.
     pictures : tuple of Picture
         Figures.
     tables : tuple of Table
@@ -172,24 +170,24 @@ class Result:
 @final
 @dataclass(frozen=True)
 class Experiment:
-    """One figure or table of the paper, as a command.
+    """One figure or table of the paper, or one result beyond it, as a command.
 
     Attributes
     ----------
     title : str
         What it shows.
-    source : str
-        Where it stands in the paper.
     configs : mapping of str to Config
-        Settings for each of `SCALES`.
+        Settings by scale, as `at_scales` makes them.
     run : callable
         From a configuration to a `Result`.
+    source : str
+        Where it stands in the paper; empty for what goes beyond it.
     """
 
     title: str
-    source: str
     configs: Mapping[str, Any]
     run: Callable[[Any], Result]
+    source: str = ""
 
 
 def _as_text(value: object, form: str) -> str:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from entrosparse._files import one_line, read_ours, write_atomically
 from entrosparse.errors import FileFormatError
-from entrosparse.reproduce import EXPERIMENTS
+from entrosparse.reproduce import EXPERIMENTS, EXPLORATIONS
 from entrosparse.reproduce.framework.experiment import Claim, Result, Table
 
 FORMAT = 1
@@ -117,14 +117,15 @@ def load_result(path: Path) -> SavedResult:
 
 
 def load_results(out: str | os.PathLike[str]) -> list[SavedResult]:
-    """Read all results in a folder, in the order of ``EXPERIMENTS``.
+    """Read all results in a folder, in the order of their tables.
 
     Raises
     ------
     FileFormatError
         If one is damaged.
     """
-    results = [load_result(Path(out) / name) for name in EXPERIMENTS if (Path(out) / name).is_dir()]
+    folders = [Path(out) / name for name in EXPERIMENTS | EXPLORATIONS]
+    results = [load_result(folder) for folder in folders if folder.is_dir()]
     for result in results:
         if result.name != result.path.name:
             raise FileFormatError(f"'{result.path}' must hold the result of its name; got {result.name!r}")

@@ -15,7 +15,7 @@ import torch
 from entrosparse._files import whole_folder
 from entrosparse.errors import InputError
 from entrosparse.reproduce import get_experiment
-from entrosparse.reproduce.framework.experiment import SCALES, Config
+from entrosparse.reproduce.framework.experiment import Config
 from entrosparse.reproduce.framework.pages import write_page
 from entrosparse.reproduce.framework.results import SavedResult, load_result, load_results, write_result
 
@@ -33,11 +33,11 @@ def reproduce(
     Parameters
     ----------
     names : sequence of str
-        Some of ``EXPERIMENTS``.
+        Some of ``EXPERIMENTS`` and ``EXPLORATIONS``.
     out : path-like
         New folder, or one to go on with.
     scale : str
-        One of ``SCALES``.
+        One that all these experiments have settings for.
     settings : mapping
         Settings that replace those of the scale, such as ``images``; an experiment takes those it has.
     resume : bool
@@ -52,10 +52,12 @@ def reproduce(
     OSError
         If the disk refuses; finished results are still there.
     """
-    if scale not in SCALES:
-        raise InputError(f"the 'scale' parameter must be one of {', '.join(SCALES)}; got '{scale}'")
     out = Path(out)
     experiments = {name: get_experiment(name) for name in names}
+    for experiment in experiments.values():
+        if scale not in experiment.configs:
+            known = ", ".join(experiment.configs)
+            raise InputError(f"the 'scale' parameter must be one of {known}; got '{scale}'")
     configs = {name: _configured(found.configs[scale], settings) for name, found in experiments.items()}
     if out.exists() and not resume:
         raise InputError(

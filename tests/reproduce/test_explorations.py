@@ -1,0 +1,113 @@
+"""How the explorations measure: on data whose answers are known."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from entrosparse.model import SparseCodingModel, unit_columns
+from entrosparse.reproduce.experiments import comparison, robustness
+from entrosparse.reproduce.framework.results import load_results
+from entrosparse.reproduce.framework.running import reproduce
+
+
+def row(*shares):
+    return [robustness._Cell(2.0**k, [share], [0.0], 0.0, None) for k, share in enumerate(shares)]
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((1.0, 1.0, 0.0), 2.0 * 2.0**0.5),
+        ((1.0, 0.5, 0.2), 2.0),
+        ((1.0, 0.3, 0.8, 0.2), 4.0 * 2.0**0.5),
+        ((0.4, 0.3), 0.0),
+        ((0.2, 0.9), math.inf),
+    ],
+)
+def test_the_breakdown_is_where_half_of_the_bars_are_lost(shares, expected):
+    assert robustness._breakdown(row(*shares)) == pytest.approx(expected)
+
+
+def test_no_two_runs_of_the_grid_share_their_data(monkeypatch):
+    """A learner that knows the bars finds all of them, whatever the noise."""
+    seeds = []
+
+    def learn(made, seed):
+        seeds.append(seed)
+        dictionary = unit_columns(torch.from_numpy(made.dictionary))
+        model = SparseCodingModel(dictionary, torch.ones(10), torch.tensor(1.0))
+        return SimpleNamespace(model=model, history=[SimpleNamespace(elbo=-len(made.data), seconds=1.0)])
+
+    monkeypatch.setattr(robustness, "learn_bars", learn)
+    monkeypatch.setattr(robustness, "generating_elbo", lambda made: 0.0)
+    config = robustness.RobustnessConfig(
+        prior_scales=(1.0, 2.0), noise_stds=(2.0, 8.0), n_samples=40, other_n_samples=(30,), n_runs=2
+    )
+    result = robustness.run(config)
+    assert seeds == list(range(12))
+    assert result.claims[2].ours == "no run lost a bar"
+    cells = result.numbers["samples"]
+    assert list(cells) == ["30", "40"]
+    assert [cell["ratio"] for cell in result.numbers["grid"]["1"]] == [2.0, 8.0]
+    assert [cell["excesses"] for cell in cells["30"]] == [[-30.0, -30.0]] * 2
+    assert [cell["shares"] for cell in cells["40"]] == [[1.0, 1.0]] * 2
+
+
+@pytest.fixture
+def colours():
+    """Two photographs whose channels are one ramp, each with an offset of its own."""
+    ramps = [np.arange(48, dtype=np.float32).reshape(6, 8) * scale for scale in (1.0, -2.0)]
+    return comparison._Photographs([[ramp + 100.0 * c for ramp in ramps] for c in range(3)], 1.0, "ramps")
+
+
+def test_the_channels_of_a_patch_are_those_of_one_place(colours):
+    config = comparison.ComparisonConfig(n_patches=30, n_heldout=20)
+    for rows in colours.patches(3, config, seed=0):
+        red, green, blue = np.split(rows, 3, axis=1)
+        np.testing.assert_allclose(green, red, atol=1e-4)  # without the mean patch, the offsets are gone
+        np.testing.assert_allclose(blue, red, atol=1e-4)
+        assert np.ptp(red) > 1.0
+
+
+def judged(scale):
+    rng = np.random.default_rng(0)
+    data = rng.laplace(size=(300, 4)) @ rng.normal(size=(4, 6)) + 0.1 * rng.normal(size=(300, 6))
+    dictionary = np.linalg.qr(rng.normal(size=(6, 6)))[0].astype(np.float32)
+    x = (scale * data).astype(np.float32)
+    config = comparison.ComparisonConfig(n_components=6, n_active=(1, 3, 6))
+    return comparison._judge(dictionary, 1.0, x[:200], x[200:], scale / 255, config)
+
+
+def test_bits_and_errors_do_not_depend_on_the_unit_of_the_pixels():
+    one, other = judged(1.0), judged(50.0)
+    assert other.bits == pytest.approx(one.bits, abs=1e-3)
+    assert other.errors == pytest.approx(one.errors, abs=1e-5)
+    assert np.all(np.diff(one.errors) < 0.0)
+    assert one.errors[-1] < 1e-9  # six active codes of an orthogonal basis leave nothing
+
+
+def test_a_peer_is_shown_with_the_penalty_that_is_best_for_it():
+    def runs(*bits):
+        return [comparison._Measured(value, [1.0 / value], 0.5, 1.0) for value in bits]
+
+    by_penalty = {0.1: runs(5.0, 6.0), 0.3: runs(4.0, 6.0), 1.0: runs(7.0, 7.0)}
+    assert comparison._best(by_penalty, comparison._bits)[0] == 0.3
+    assert comparison._best(by_penalty, comparison._error(0))[0] == 1.0
+
+
+def test_grey_images_have_one_channel_and_spams_may_be_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "find_spec", lambda name: None)
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "grey.npy", rng.normal(size=(40, 40)).cumsum(0).cumsum(1))
+    tiny = {"images": str(tmp_path / "grey.npy"), "patch_sizes": (3,), "n_components": 4, "n_runs": 1}
+    reproduce(["comparison"], tmp_path / "out", "smoke", tiny)
+    (result,) = load_results(tmp_path / "out")
+    assert "in grey" in result.data
+    assert list(result.numbers) == ["9"]
+    assert "SPAMS" not in result.numbers["9"]
+    assert {"entropy ELBO", "PCA", "FastICA", "scikit-learn"} == set(result.numbers["9"])
+    json.dumps(result.numbers, allow_nan=False)
