@@ -18,6 +18,7 @@ import device
 import estimator
 import learning
 import overcomplete
+import processes
 import robust
 import scaling
 import starting
@@ -31,6 +32,7 @@ GUARD = 0.25  # least share of matrix products in an EM epoch; below it somethin
 MEASUREMENTS = {
     "steps": steps.measure,
     "threads": threads.measure,
+    "processes": processes.measure,
     "starting": starting.measure,
     "scaling": scaling.measure,
     "learning": learning.measure,

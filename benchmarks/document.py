@@ -45,6 +45,8 @@ process.
   command, and of five tables that ship with scikit-learn, for learning from all data and from minibatches.
 - **wide, digits**: `SparseCoding.fit` on one thread; peak memory is that of the whole process.
 - **partial_fit**: held-out `score` after one pass of minibatches, less that after `fit` of one epoch.
+- **processes**: learning time of an epoch, or time of encoding, in two processes of one thread each over
+  that in one, launched by torchrun on this machine.
 - **encode**: all patches in batches of a size that the solver chooses, at the tolerance at which every
   patch's ELBO is within 1e-3 nats of its optimum; lasso at the penalty of the model, σ²/λ. The works take
   turns, and the ratio is the median.

@@ -12,6 +12,7 @@ BLOCKS = [
     ("README.md", 0, r"\(32, 64\) \S+ -\d+\.\d+ nats a sample\n"),
     ("docs/torch.md", 0, ""),
     *(("docs/extending.md", k, "") for k in range(4)),
+    ("docs/scaling.md", 0, ""),
     ("docs/entropy-sums.md", 0, r"(\S.+ \d\.\d{3} \d\.\d{3}\n){8}"),
     ("docs/entropy-sums.md", 1, ""),
     ("docs/entropy-sums.md", 2, ""),

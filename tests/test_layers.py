@@ -8,7 +8,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 ROOMS = """
     errors _convergence closed_form
-    _checks _files _threads
+    _checks _files _threads _launch
+    processes
     priors
     posteriors
     likelihoods
@@ -24,6 +25,7 @@ ROOMS = """
     app
     reproduce
     app.cli
+    __main__
 """
 ROOM = {f"entrosparse.{name}": k for k, room in enumerate(ROOMS.split("\n")) for name in room.split()}
 ROOM["entrosparse"] = len(ROOMS)  # the names for users come from everywhere, and nothing within may use them

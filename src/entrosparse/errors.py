@@ -22,6 +22,10 @@ class NumericalError(EntrosparseError, ArithmeticError):
     """A computation left the range of floating-point numbers and could not be repaired."""
 
 
+class ProcessError(EntrosparseError, RuntimeError):
+    """Another of the processes that learn together failed; the message says which, and why."""
+
+
 def __getattr__(name: str) -> Any:
     """Import the warning when it is first used: it extends scikit-learn's, whose import takes a while."""
     if name == "ConvergenceWarning":

@@ -64,8 +64,17 @@ def dead_latents(posterior: Posterior, threshold: float = 0.01) -> Tensor:
     A latent is dead when its means hold at most ``threshold`` of its second moment ``Σ_n E[z_h²]``: its
     posterior is the same for all data points, as after a posterior collapse.
     """
-    signal = posterior.mean.square().sum(0)
-    return signal <= threshold * (signal + posterior.marginal_scale().square().sum(0))
+    return dead_by_moments(*signal_and_variance(posterior), threshold)
+
+
+def signal_and_variance(posterior: Posterior) -> tuple[Tensor, Tensor]:
+    """Return ``Σ_n ν_h²`` and ``Σ_n τ_h²``, shape (H,) each, which add over data points."""
+    return posterior.mean.square().sum(0), posterior.marginal_scale().square().sum(0)
+
+
+def dead_by_moments(signal: Tensor, variance: Tensor, threshold: float = 0.01) -> Tensor:
+    """Return :func:`dead_latents` of the sums that :func:`signal_and_variance` returns."""
+    return signal <= threshold * (signal + variance)
 
 
 def localization(dictionary: Tensor, shape: tuple[int, int], window: int = 5) -> Tensor:

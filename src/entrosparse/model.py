@@ -288,9 +288,10 @@ def _prior_from(metadata: dict[str, str]) -> PriorFamily:
     """Return the prior that the metadata of a file describe."""
     prior = PRIORS[metadata["prior"]]
     try:
-        return type(prior)(**json.loads(metadata.get("prior_parameters", "{}")))
+        found = type(prior)(**json.loads(metadata.get("prior_parameters", "{}")))
     except (ValueError, TypeError) as error:
         raise InputError(f"the prior {prior.name!r} has other parameters: {error}") from error
+    return prior if found == prior else found
 
 
 def unit_columns(matrix: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from entrosparse.errors import InputError
 from entrosparse.likelihoods import Isotropic, Likelihood
-from entrosparse.model import split_missing
+from entrosparse.model import SparseCodingModel, split_missing
 from entrosparse.posteriors import Posterior
 from entrosparse.priors import PriorFamily
 
@@ -120,6 +120,24 @@ class Statistics:
             cross_moment=cross_moment.double(),
         )
 
+    @classmethod
+    def of_nothing(cls, model: SparseCodingModel) -> Self:
+        """Return the record of no data under a model, whose sums are all zero."""
+        like = model.dictionary.double()
+        codes = like.new_zeros((0, model.n_components))
+        return cls(
+            prior=model.prior,
+            likelihood=model.likelihood,
+            total_weight=like.new_zeros(()),
+            n_entries=like.new_zeros(model.noise_variance.shape),
+            posterior_entropy=like.new_zeros(()),
+            prior_statistic=model.prior.statistic(codes).sum(-2),
+            posterior_variance=codes.sum(0),
+            residual=like.new_zeros(model.noise_variance.shape),
+            second_moment=codes.T @ codes,
+            cross_moment=torch.zeros_like(like),
+        )
+
     def __add__(self, other: Self) -> Self:
         """Return the record of both data sets together.
 
@@ -138,13 +156,28 @@ class Statistics:
         """Return the record with every data point's weight multiplied by ``factor``."""
         return self._map(lambda name: getattr(self, name) * factor)
 
+    @property
+    def numbers(self) -> Tensor:
+        """All sums in one tensor of one axis."""
+        return torch.cat([sums.reshape(-1) for sums in self._sums().values()])
+
+    def with_numbers(self, numbers: Tensor) -> Self:
+        """Return the record with other :attr:`numbers`."""
+        sums = self._sums()
+        parts = torch.split(numbers, [each.numel() for each in sums.values()])
+        shaped = {name: part.reshape(sums[name].shape) for name, part in zip(sums, parts, strict=True)}
+        return self._map(shaped.__getitem__)
+
     def normalized(self) -> Self:
         """Return the record per data point: total weight 1."""
         return self * (1.0 / self.total_weight)
 
     def _map(self, value: Callable[[str], Tensor]) -> Self:
-        sums = {field.name: value(field.name) for field in fields(self) if field.name not in _PARTS}
+        sums = {name: value(name) for name in self._sums()}
         return type(self)(self.prior, self.likelihood, **sums)
+
+    def _sums(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _PARTS}
 
 
 def _cross_moment(

@@ -7,6 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from jsonargparse import ArgumentParser, Namespace
 
 from entrosparse._files import check_name, printable, remove_leavings, write_atomically
+from entrosparse._launch import is_first, was_restarted
 from entrosparse.app.config import FitConfig
 from entrosparse.errors import EntrosparseError, InputError
 
 if TYPE_CHECKING:
     from entrosparse.app.runs import Run
-    from entrosparse.learning import Checkpoints
+    from entrosparse.learning import Callback, Checkpoints
     from entrosparse.reproduce.framework.results import SavedResult
 
 FAILED, INTERRUPTED, UNREAD = 2, 130, 141
@@ -76,7 +78,8 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    _print(f"entrosparse: error: {' '.join(message.split())}", sys.stderr)
+    if is_first():  # What fails in another process is told by the first.
+        _print(f"entrosparse: error: {' '.join(message.split())}", sys.stderr)
     return code
 
 
@@ -165,26 +168,36 @@ def _fit(options: Namespace) -> int:
     config = FitConfig(**{parameter.name: options[parameter.name] for parameter in fields(FitConfig)})
     config.validate()
     source = options.get("input")
-    out = Path(options.out or f"runs/{datetime.now():%Y-%m-%d-%H%M%S}")
 
     from entrosparse.app.runs import check_new_folder
+    from entrosparse.processes import current_processes
 
-    check_new_folder(out)
+    def new_folder() -> Path | None:
+        out = Path(options.out or f"runs/{datetime.now():%Y-%m-%d-%H%M%S}")
+        if was_restarted() and out.is_dir():
+            return None
+        check_new_folder(out)
+        return out
+
+    out = current_processes().from_first(new_folder)
+    if out is None:
+        return _go_on(Path(options.out))
     return _learn(out, config, _PHOTOGRAPHS if source is None else os.path.abspath(source))
 
 
-def _resume(options: Namespace) -> int:
+def _go_on(out: Path) -> int:
     from entrosparse.app.runs import load_run
 
-    run = load_run(options.run)
+    run = load_run(out)
     if run.history[-1].epoch >= run.info.config.epochs:
-        return _finish(run.path)
+        return _finish(run.path) if is_first() else 0
     return _learn(run.path, run.info.config, run.info.source, run)
 
 
 def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) -> int:
     """Learn from the images of a source into a new run folder, or go on with the run that is there."""
     import numpy as np
+    import torch
 
     from entrosparse.annealing import get_schedule, stretched
     from entrosparse.app.interruption import Interruption
@@ -193,7 +206,9 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples
     from entrosparse.images import default_images, load_images, prepare_images, split_patches
     from entrosparse.learning import train
+    from entrosparse.processes import current_processes
 
+    processes = current_processes()
     schedule = get_schedule(config.annealing)
     if config.stretch_annealing:
         schedule = stretched(schedule, config.epochs)
@@ -210,10 +225,17 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
         raise InputError(
             f"the images of the run '{out}' must be those it began with; got others in '{source}'"
         )
-    writer = RunWriter(out, info, examples, run.history if run else ())
     interruption = Interruption()
     try:
-        with FitProgress(config.epochs, config.epochs * config.n_patches) as progress, interruption:
+        with ExitStack() as watched:
+            callbacks: list[Callback] = [interruption]
+            if processes.rank == 0:
+                if not processes.alone:
+                    _print(f"{processes.size} processes of {torch.get_num_threads()} thread(s)")
+                progress = watched.enter_context(FitProgress(config.epochs, config.epochs * config.n_patches))
+                # An epoch is saved before it is printed.
+                callbacks[:0] = [RunWriter(out, info, examples, run.history if run else ()), progress]
+            watched.enter_context(interruption)
             train(
                 config.recipe.learner(config.n_components),
                 patches,
@@ -225,17 +247,20 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
                 batch_size=config.batch_size,
                 annealing=schedule,
                 seed=config.seed,
-                callbacks=(writer, progress, interruption),  # An epoch is saved before it is printed.
+                callbacks=callbacks,
                 checkpoints=_checkpoints(out),
+                processes=processes,
             )
     except KeyboardInterrupt:
+        if processes.rank > 0:
+            return interruption.exit_code
         if not out.is_dir():
             return _fail("interrupted before learning began; nothing was written", INTERRUPTED)
         run = load_run(out)
         write_report(run)
         usable = f"'{out}' can be used as of epoch {run.history[-1].epoch}"
         return _fail(f"interrupted; {usable}; {_how_to_go_on(out)}", interruption.exit_code)
-    return _finish(out)
+    return _finish(out) if processes.rank == 0 else 0
 
 
 def _finish(out: Path) -> int:
@@ -249,10 +274,6 @@ def _finish(out: Path) -> int:
     _checkpoints(out).remove()
     remove_leavings(out)
     return code
-
-
-def _report(options: Namespace) -> int:
-    return _write_report(Path(options.run))
 
 
 def _write_report(out: Path) -> int:
@@ -278,9 +299,10 @@ def _encode(options: Namespace) -> int:
     from entrosparse.app.runs import check_codes_file, load_run
     from entrosparse.images import Patches, load_images, prepare_images, tile_patches
     from entrosparse.inference import infer_in_chunks
+    from entrosparse.processes import Share, current_processes
 
-    out = Path(options.out)
-    check_codes_file(out, options.overwrite)
+    out, processes = Path(options.out), current_processes()
+    processes.from_first(lambda: check_codes_file(out, options.overwrite))
     run = load_run(options.run)
     found: dict[str, Any] = {}
     if options.rows:
@@ -295,9 +317,13 @@ def _encode(options: Namespace) -> int:
         recipe = replace(recipe, covariance=options.covariance)
         recipe.validate()
     solver = recipe.final_inference(run.model.n_components, run.model.dictionary.dtype)
-    chunks = infer_in_chunks(data, run.model, solver)
-    means, scales = zip(*((codes.mean, codes.marginal_scale()) for _, _, codes in chunks), strict=True)
-    found["mean"], found["marginal_scale"] = torch.cat(means).numpy(), torch.cat(scales).numpy()
+    chunks = infer_in_chunks(Share(data, processes), run.model, solver)
+    none = run.model.dictionary.new_zeros((0, run.model.n_components))
+    codes = [(none, none), *((q.mean, q.marginal_scale()) for _, _, q in chunks)]
+    for name, parts in zip(("mean", "marginal_scale"), zip(*codes, strict=True), strict=True):
+        found[name] = processes.gathered(torch.cat(parts)).numpy()
+    if processes.rank > 0:
+        return 0
     write_atomically(out, lambda file: np.savez(file, **found))
     _print(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
     return 0
@@ -360,10 +386,10 @@ def _info(options: Namespace) -> int:
 
 _COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "fit": _fit,
-    "resume": _resume,
+    "resume": lambda options: _go_on(Path(options.run)),
     "encode": _encode,
     "info": _info,
-    "report": _report,
+    "report": lambda options: _write_report(Path(options.run)),
     "reproduce": _reproduce,
     "explore": _explore,
 }

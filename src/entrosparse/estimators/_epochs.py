@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from entrosparse._launch import is_first
 from entrosparse._tables import TableRows
 from entrosparse.estimators._units import Units
 from entrosparse.learning import Callback, EpochRecord
@@ -104,7 +105,8 @@ class HistoryInUnits(Callback):
             watched = watched_rows(len(rows), sample_weight)
             row_weight = None if sample_weight is None else sample_weight[watched]
             self._n_seen = units.n_seen(rows[watched], row_weight)
-        self._verbose, self._max_epochs, self._sees_all_rows = estimator.verbose, max_epochs, sees_all_rows
+        self._verbose = estimator.verbose and is_first()
+        self._max_epochs, self._sees_all_rows = max_epochs, sees_all_rows
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
         """Take note of the epochs before."""

@@ -32,6 +32,7 @@ from entrosparse.learning import (
 )
 from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.priors import PRIORS, PriorFamily
+from entrosparse.processes import current_processes
 from entrosparse.recipes import COVARIANCES, INFERENCES, Recipe
 
 _BATCH_LIMIT = 10_000  # samples up to which every iteration sees all of them
@@ -247,8 +248,8 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         told = HistoryInUnits(
             self, rows, weights, units, self._epochs(learner, len(rows)), learner.sees_all_rows
         )
-        runs, folders = [], self._checkpoint_folders()
-        for seed, folder in zip(self._seeds(), folders, strict=True):
+        runs, folders, processes = [], self._checkpoint_folders(), current_processes()
+        for seed, folder in zip(processes.from_first(self._seeds), folders, strict=True):
             told.history = []
             result = self._train(learner, StandardizedRows(rows, units), units, weights, seed, folder, told)
             runs.append((result, told.history))
@@ -259,7 +260,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         self.n_iter_ = self.history_[-1]["epoch"]
         self.converged_ = result.converged
         for folder in folders:
-            if folder is not None:
+            if folder is not None and processes.rank == 0:
                 folder.remove()
         told.end()
 

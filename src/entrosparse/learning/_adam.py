@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,13 @@ from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._online_em import OnlineEM, OnlineState
 from entrosparse.model import SparseCodingModel, unit_columns
-from entrosparse.objectives import entropy_elbo, optimal_prior, with_optimal_scales
+from entrosparse.objectives import (
+    analytic_elbo,
+    optimal_noise_variance,
+    optimal_prior,
+    with_optimal_scales,
+)
+from entrosparse.processes import Processes
 from entrosparse.statistics import Statistics
 
 _DICTIONARY_RATE = 5.0  # learning rate of the dictionary, in times of that of the encoder
@@ -77,6 +83,8 @@ class AdamLearner(Learner):
     max_gradient_norm : float
         Longer gradients, in nats per data point, are cut to this length.
     """
+
+    shares_batches: ClassVar[bool] = True
 
     encoder: MakeEncoder = DiagonalEncoder
     learning_rate: float = 4e-3
@@ -148,6 +156,8 @@ class RefinedEM(Learner):
         As those of :class:`AdamLearner`.
     """
 
+    shares_batches: ClassVar[bool] = True
+
     online_em: OnlineEM = OnlineEM()
     encoder: MakeEncoder = DiagonalEncoder
     learning_rate: float = 4e-3
@@ -188,11 +198,25 @@ def _ascend(
     record = Statistics.collect(
         posterior, batch.x, dictionary, model.prior, batch.sample_weight, model.likelihood
     )
+    whole = record.with_numbers(batch.processes.sum(record.numbers.detach()))
+    prior_scale, shape = optimal_prior(whole)
     floor = state.running.floors.prior_scale(model, batch.weights)
-    prior_scale, shape = optimal_prior(record)
-    prior_scale = torch.maximum(prior_scale, floor)
-    terms = entropy_elbo(record, batch.weights)
-    objective = replace(terms, prior=model.prior.at(shape).entropy(prior_scale).sum()).objective
+    # At the optimal λ and σ² the classical ELBO has the gradient of the entropies (Theorem 3) and is linear
+    # in the sums, so that the gradients of several processes add. A λ below its floor has no gradient.
+    statistic = record.prior_statistic
+    shared = replace(
+        record,
+        prior_statistic=torch.where(prior_scale < floor, statistic.detach(), statistic),
+        total_weight=whole.total_weight,
+        n_entries=whole.n_entries,
+    )
+    best = replace(
+        model,
+        prior_scale=prior_scale,
+        prior_shape=shape,
+        noise_variance=optimal_noise_variance(whole),
+    )
+    objective = analytic_elbo(shared, best, batch.weights).objective
     if not bool(torch.isfinite(objective)):
         raise NumericalError(
             f"the objective of the encoder {type(encoder).__name__} is not finite; lower the learning rate, "
@@ -201,12 +225,24 @@ def _ascend(
     loss = -objective
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+    learned = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    _add_gradients(learned, batch.processes)
+    nn.utils.clip_grad_norm_(learned, max_norm)
     for group in optimizer.param_groups:
         group["lr"] = batch.step_factor * _cosine(batch.progress) * learning_rate * group["factor"]
     optimizer.step()
     encoder.eval()
-    return record, noise
+    return whole, noise
+
+
+def _add_gradients(parameters: list[Tensor], processes: Processes) -> None:
+    """Make each gradient the sum of those of all processes."""
+    if processes.alone or not parameters:
+        return
+    gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+    sums = processes.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+    for gradient, part in zip(gradients, torch.split(sums, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.reshape(gradient.shape))
 
 
 def _cosine(progress: float) -> float:

@@ -1,5 +1,6 @@
 """EM on all rows at once, which cools the noise, with momentum."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
@@ -12,6 +13,8 @@ from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._m_step import preconditioned_step
 from entrosparse.learning._turns import Turn, take_turn
 from entrosparse.model import SparseCodingModel, unit_columns
+from entrosparse.posteriors import Diagonal
+from entrosparse.processes import Processes
 
 _WINDOW = 10  # iterations over which the gain of the objective is averaged
 _CUT = 0.7  # factor on the step size when the objective fell
@@ -82,6 +85,7 @@ class BatchEM(Learner):
     """
 
     sees_all_rows: ClassVar[bool] = True
+    shares_batches: ClassVar[bool] = True
 
     inference: Inference = LEARNING_SWEEPS
     cooling: float = 0.98
@@ -105,7 +109,7 @@ class BatchEM(Learner):
         """Return the state after an iteration."""
         x, model, weights = batch.x, state.ahead, batch.weights
         start = None if state.turn is None else state.turn.marginals
-        turn = take_turn(x, model, state.inference, weights, start, batch.sample_weight)
+        turn = take_turn(x, model, state.inference, weights, start, batch.sample_weight, batch.processes)
         n_turns = 1 + (state.n_turns if state.turn and state.turn.terms.weights == weights else 0)
         objectives = torch.cat([state.objectives[1:], turn.terms.objective.reshape(1).to(state.objectives)])
 
@@ -139,6 +143,14 @@ class BatchEM(Learner):
             turn=replace(turn, model=reached),
         )
 
+    def whole(self, state: BatchState, processes: Processes) -> BatchState:
+        """Return the state with the posteriors of all rows."""
+        return _with_marginals(state, processes.gathered)
+
+    def divided(self, state: BatchState, processes: Processes) -> BatchState:
+        """Return the state with the posteriors of the rows of this process."""
+        return _with_marginals(state, lambda rows: rows[processes.share(len(rows))])
+
     def at_noise_floor(self, state: BatchState) -> bool:
         """Return whether the noise variance had to be kept from falling to zero."""
         return state.floors.reached(state.model)
@@ -153,3 +165,10 @@ class BatchEM(Learner):
 
     def _rests(self, objectives: Tensor) -> bool:
         return abs(float(objectives[-1] - objectives[0])) < _WINDOW * self.tolerance
+
+
+def _with_marginals(state: BatchState, of: Callable[[Tensor], Tensor]) -> BatchState:
+    if state.turn is None:
+        return state
+    marginals = Diagonal(of(state.turn.marginals.mean), of(state.turn.marginals.scale))
+    return replace(state, turn=replace(state.turn, marginals=marginals))

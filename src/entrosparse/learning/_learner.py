@@ -11,6 +11,7 @@ from entrosparse.annealing import EntropyWeights
 from entrosparse.inference import Inference
 from entrosparse.learning._turns import Turn
 from entrosparse.model import SparseCodingModel
+from entrosparse.processes import ALONE, Processes
 
 
 @final
@@ -21,7 +22,7 @@ class Batch:
     Attributes
     ----------
     x : Tensor of shape (N, D)
-        The rows; NaN are entries that were not seen.
+        The rows, of which each process has a share; NaN are entries that were not seen.
     weights : EntropyWeights
         γ and δ of objective (17).
     progress : float
@@ -30,6 +31,8 @@ class Batch:
         Weights of the rows; None if each counts as one.
     step_factor : float
         Factor on the learner's step: below 1 for a batch that is smaller than the others.
+    processes : Processes
+        Those that share the batch.
     """
 
     x: Tensor
@@ -37,6 +40,7 @@ class Batch:
     progress: float = 0.0
     sample_weight: Tensor | None = None
     step_factor: float = 1.0
+    processes: Processes = ALONE
 
 
 class LearnerState(Protocol):
@@ -63,6 +67,9 @@ class Learner(ABC):
     sees_all_rows: ClassVar[bool] = False
     """Whether each batch must hold all rows of the data, in the same order."""
 
+    shares_batches: ClassVar[bool] = False
+    """Whether a step sums up over the processes of its batch, so that several can learn together."""
+
     @abstractmethod
     def start(self, model: SparseCodingModel, sample: Tensor, generator: torch.Generator) -> Any:
         """Return the state before learning.
@@ -80,6 +87,14 @@ class Learner(ABC):
     @abstractmethod
     def step(self, state: Any, batch: Batch) -> Any:
         """Return the state after a batch."""
+
+    def whole(self, state: Any, processes: Processes) -> Any:
+        """Return a state with what the processes hold of each row, for a checkpoint; all must call this."""
+        return state
+
+    def divided(self, state: Any, processes: Processes) -> Any:
+        """Return a state with what this process shall hold of each row, of one from :meth:`whole`."""
+        return state
 
     def at_noise_floor(self, state: Any) -> bool:
         """Return whether the noise variance had to be kept from falling to zero."""

@@ -1,7 +1,7 @@
 """Online EM: one E-step and one dictionary step for each minibatch, and an average over the dictionaries."""
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -83,6 +83,8 @@ class OnlineEM(Learner):
         smaller in proportion for smaller minibatches, and falls with the square root of the data points seen.
     """
 
+    shares_batches: ClassVar[bool] = True
+
     inference: Inference = LEARNING_SWEEPS
     step_size: float = 1.0
 
@@ -93,7 +95,8 @@ class OnlineEM(Learner):
     def step(self, state: OnlineState, batch: Batch) -> OnlineState:
         """Return the state after one minibatch."""
         model, weights = state.moving, batch.weights
-        turn = take_turn(batch.x, model, state.inference, weights, None, batch.sample_weight)
+        shared = batch.sample_weight, batch.processes
+        turn = take_turn(batch.x, model, state.inference, weights, None, *shared)
         record = turn.statistics
         size = float(record.total_weight) / min(_MOST, max(_LEAST, _PER_LATENT * model.n_components))
         record, rate = record.normalized(), min(1.0, size)

@@ -12,6 +12,7 @@ from entrosparse.learning._floors import Floors
 from entrosparse.learning._identity import rows_in_words
 from entrosparse.learning._learner import Learner
 from entrosparse.model import check_data, check_sample
+from entrosparse.processes import Processes
 
 _STARTING_ROWS = 8192  # rows that learning starts from
 _WATCHED_ROWS = 2048  # training rows that the ELBO is taken of where no rows are held out
@@ -58,7 +59,10 @@ def check_weights(sample_weight: Any, n_rows: int) -> None:
 
 @final
 class Source:
-    """Where batches come from, checked and brought to the device, and the rows that are reported on."""
+    """Where batches come from, checked and brought to the device, and the rows that are reported on.
+
+    Of several processes, each reads the rows that learning starts from, and its share of all others.
+    """
 
     def __init__(
         self,
@@ -69,8 +73,9 @@ class Source:
         device: str,
         sample_weight: np.ndarray | None,
         generator: torch.Generator,
+        processes: Processes,
     ) -> None:
-        self.n_rows = len(data)
+        self.n_rows, self._processes = len(data), processes
         self.sees_all_rows = learner.sees_all_rows
         self.batch_size = self.n_rows if learner.sees_all_rows else batch_size
         self._data, self._device = data, device
@@ -88,14 +93,16 @@ class Source:
         self.weight_of_sample = self._weight_of(first)
         self.floors = Floors.from_sample(self.start[0])
         self.heldout: Tensor | None = None
+        self._heldout = heldout
         if heldout is not None:
-            self.heldout = self._read(heldout, torch.arange(len(heldout)), "heldout")
-            check_sample(self.heldout, "heldout")
+            self.heldout = self._read(heldout, self._share(torch.arange(len(heldout))), "heldout")
+            if len(self.heldout):
+                check_sample(self.heldout, "heldout")
             if self.sample.shape[1] != self.heldout.shape[1]:
                 raise InputError(
                     f"the held-out data must have {self.sample.shape[1]} columns; got {self.heldout.shape[1]}"
                 )
-        watched = torch.from_numpy(watched_rows(self.n_rows, self._sample_weight))
+        watched = self._share(torch.from_numpy(watched_rows(self.n_rows, self._sample_weight)))
         if not learner.sees_all_rows:
             self.watched, self.weight_of_watched = self._read(data, watched), self._weight_of(watched)
 
@@ -113,10 +120,17 @@ class Source:
         return self.heldout is not None or not self.sees_all_rows
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return some rows and their weights."""
+        """Return the share that this process has of some rows, and their weights."""
         if self.sees_all_rows:
-            return self.sample, self.weight_of_sample
+            part = self._processes.share(self.n_rows)
+            return self.sample[part], None if self.weight_of_sample is None else self.weight_of_sample[part]
+        index = self._share(index)
         return self._read(self._data, index), self._weight_of(index)
+
+    def size(self, index: Tensor) -> float:
+        """Return what some rows count in all processes: their number, or the sum of their weights."""
+        weights = self._weight_of(torch.arange(self.n_rows) if self.sees_all_rows else index)
+        return len(index) if weights is None else float(weights.sum())
 
     def settings(self) -> dict[str, Any]:
         """Return the data as settings of a run; this reads all rows."""
@@ -124,13 +138,20 @@ class Source:
         blocks = (self._data[np.arange(k, min(k + _STARTING_ROWS, self.n_rows))] for k in firsts)
         return {
             "data": rows_in_words(blocks),
-            "heldout": self.heldout,
+            "heldout": self._whole_heldout(),
             "sample_weight": self._sample_weight,
         }
 
+    def _whole_heldout(self) -> Tensor | None:
+        return None if self._heldout is None else self._read(self._heldout, torch.arange(len(self._heldout)))
+
+    def _share(self, index: Tensor) -> Tensor:
+        return index[self._processes.share(len(index))]
+
     def _read(self, rows: Rows, index: Tensor, name: str = "data") -> Tensor:
         x = torch.as_tensor(rows[index.numpy()])
-        check_data(x, name)
+        if len(index):  # A process may have no share.
+            check_data(x, name)
         return x.to(self._device)
 
     def _weight_of(self, index: Tensor) -> Tensor | None:

@@ -17,6 +17,7 @@ from entrosparse.learning._m_step import exact_sweep, scale_step
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import ElboTerms, entropy_elbo, with_optimal_scales
 from entrosparse.posteriors import Diagonal, Posterior
+from entrosparse.processes import ALONE, Processes
 from entrosparse.statistics import Statistics
 
 
@@ -32,9 +33,9 @@ class Turn:
     terms : ElboTerms
         The entropies of the data, in nats per data point.
     marginals : Diagonal
-        Means ν and marginal deviations τ of the posteriors of all data points, (N, H) each.
+        Means ν and marginal deviations τ of the posteriors of the data points, (N, H) each.
     statistics : Statistics
-        Sums over all data points.
+        Sums over all data points of all processes.
     """
 
     model: SparseCodingModel
@@ -50,6 +51,7 @@ def take_turn(
     weights: EntropyWeights = EntropyWeights(),
     start: Diagonal | None = None,
     sample_weight: Tensor | None = None,
+    processes: Processes = ALONE,
 ) -> Turn:
     """Infer all data points chunk by chunk, sum up, and set λ and σ² to their optimum.
 
@@ -67,6 +69,8 @@ def take_turn(
         Means and deviations to start inference from.
     sample_weight : Tensor of shape (N,), optional
         Weights of the data points in the statistics; one each by default.
+    processes : Processes
+        Those whose data are summed up together; each has data, perhaps none, of its own.
     """
 
     def collect(part: slice, x: Tensor, posterior: Posterior) -> tuple[Statistics, Tensor, Tensor]:
@@ -74,9 +78,14 @@ def take_turn(
         record = Statistics.collect(posterior, x, model.dictionary, model.prior, row_weight, model.likelihood)
         return record, posterior.mean, posterior.marginal_scale()
 
-    found = infer_in_chunks(x, model, inference, weights, start, collect)
+    found = list(infer_in_chunks(x, model, inference, weights, start, collect))
+    if not found:
+        none = x.new_zeros((0, model.n_components))
+        found = [(Statistics.of_nothing(model), none, none)]
     records, means, scales = zip(*found, strict=True)
-    statistics = reduce(add, records)
+    statistics: Statistics = reduce(add, records)
+    if not processes.alone:
+        statistics = statistics.with_numbers(processes.sum(statistics.numbers))
     model = with_optimal_scales(model, statistics)
     least = torch.finfo(x.dtype).tiny ** 0.4  # For data of zeros, λ and σ² fall for ever.
     return Turn(
@@ -101,6 +110,7 @@ def evaluate(
     start: Diagonal | None = None,
     sample_weight: Tensor | None = None,
     floors: Floors | None = None,
+    processes: Processes = ALONE,
 ) -> Turn:
     """Maximize objective (17) of ``x`` over posteriors, λ and σ², with the dictionary fixed.
 
@@ -128,13 +138,15 @@ def evaluate(
         Weights of the data points; one each by default.
     floors : Floors, optional
         Least λ and σ² to infer with.
+    processes : Processes
+        Those that share the data.
     """
-    best = turn = take_turn(x, model, inference, weights, start, sample_weight)
+    best = turn = take_turn(x, model, inference, weights, start, sample_weight, processes)
     for _ in range(max_turns - 1):
         hastened = turn is best
         model = scale_step(model, turn.statistics, weights.likelihood) if hastened else best.model
         model = model if floors is None else floors.raised(model, weights)
-        turn = take_turn(x, model, inference, weights, best.marginals, sample_weight)
+        turn = take_turn(x, model, inference, weights, best.marginals, sample_weight, processes)
         gain = float(turn.terms.objective - best.terms.objective)
         if gain > 0.0:
             best = turn

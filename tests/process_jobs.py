@@ -1,0 +1,127 @@
+"""What the processes of tests/test_processes.py do; each writes what it found to a file of its own."""
+
+import pickle
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from entrosparse import SparseCoding
+from entrosparse.learning import (
+    AdamLearner,
+    BatchEM,
+    Callback,
+    Checkpoints,
+    Learner,
+    OnlineEM,
+    RefinedEM,
+    train,
+)
+from entrosparse.processes import current_processes
+
+RNG = np.random.default_rng(0)
+X = RNG.laplace(size=(403, 5)) @ RNG.normal(size=(5, 8)) + 0.3 * RNG.normal(size=(403, 8))
+HOLES = np.where(RNG.random(X.shape) < 0.2, np.nan, X)
+WEIGHTS = RNG.integers(0, 4, len(X)).astype(float)
+SETTINGS = {"n_components": 5, "epochs": 3, "batch_size": 100, "seed": 1, "heldout": X[:101]}
+WAYS = {
+    "online": (OnlineEM(), X, {}),
+    "weights": (OnlineEM(), X, {"sample_weight": WEIGHTS}),
+    "missing entries": (OnlineEM(), HOLES, {}),
+    "annealing": (OnlineEM(), X, {"annealing": "prior"}),
+    "nothing held out": (OnlineEM(), X, {"heldout": None}),
+    "empty shares": (OnlineEM(), X[:5], {"batch_size": 2, "heldout": X[:1]}),
+    "batch": (BatchEM(), X, {"epochs": 8}),
+    "batch with weights": (BatchEM(), X, {"epochs": 8, "sample_weight": WEIGHTS, "heldout": None}),
+    "encoder": (AdamLearner(), X, {}),
+    "encoder, annealing": (AdamLearner(), X, {"annealing": "prior"}),
+    "refined": (RefinedEM(), HOLES, {}),
+}
+
+
+def numbers(result):
+    """What must be the same whatever the number of processes."""
+    model = result.model
+    history = [(r.elbo, r.gini_mean, r.gini_std, r.dead_latents) for r in result.history]
+    return (
+        model.dictionary.numpy(),
+        model.prior_scale.numpy(),
+        model.noise_variance.numpy(),
+        np.array(history),
+    )
+
+
+def learn(name):
+    learner, data, options = WAYS[name]
+    return numbers(train(learner, data, **SETTINGS | options))
+
+
+def estimate():
+    coding = SparseCoding(5, algorithm="online", max_epochs=2).fit(X)  # each process draws another seed
+    return coding.components_, coding.prior_scale_
+
+
+class Fails(Callback):
+    """Raises an error in the last process after some batches."""
+
+    def __init__(self, error, batches=6):
+        self.left, self.error = batches, error
+
+    def on_batch(self, samples_seen):
+        self.left -= 1
+        processes = current_processes()
+        if self.left == 0 and processes.rank == processes.size - 1:
+            raise self.error
+
+
+class Alone(Learner):
+    """A learner that knows of no other process."""
+
+    def start(self, model, sample, generator):
+        return OnlineEM().start(model, sample, generator)
+
+    def step(self, state, batch):
+        return state
+
+
+def refusal(work):
+    try:
+        work()
+    except BaseException as error:
+        return type(error).__name__, str(error)
+    return None
+
+
+def main(folder):
+    processes = current_processes()
+    found = {name: learn(name) for name in WAYS}
+    found["estimator"] = estimate()
+    if processes.size == 2:
+        found["one fails"] = refusal(
+            lambda: train(OnlineEM(), X, **SETTINGS, callbacks=(Fails(ValueError("no\nluck")),))
+        )
+        other = X + processes.rank
+        found["other data"] = refusal(lambda: train(OnlineEM(), other, **SETTINGS))
+        found["other arguments"] = refusal(
+            lambda: train(OnlineEM(), X, **SETTINGS | {"epochs": 3 + processes.rank})
+        )
+        bad = X * np.nan if processes.rank else X
+        found["bad data in one"] = refusal(lambda: train(OnlineEM(), bad, **SETTINGS))
+        found["alone"] = refusal(lambda: train(Alone(), X, **SETTINGS))
+        for name in ("online", "batch", "encoder"):
+            learner, data, options = WAYS[name]
+            settings = SETTINGS | options | {"checkpoints": Checkpoints(folder / name, 0.0)}
+            stop = Fails(KeyboardInterrupt(), 4)
+            stopped = refusal(partial(train, learner, data, **settings, callbacks=(stop,)))
+            found[f"{name}, stopped"] = stopped
+            found[f"{name}, gone on"] = numbers(train(learner, data, **settings))
+    (folder / f"found-{processes.rank}").write_bytes(pickle.dumps(found))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

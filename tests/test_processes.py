@@ -1,0 +1,238 @@
+"""Several processes learn the model that one learns, and end together."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import process_jobs
+from commands import write_images
+from entrosparse._launch import launched
+from entrosparse.annealing import EntropyWeights
+from entrosparse.app.cli import main
+from entrosparse.app.runs import load_run
+from entrosparse.learning import Checkpoints, train
+from entrosparse.model import SparseCodingModel
+from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
+from entrosparse.posteriors import Diagonal
+from entrosparse.priors import Laplace
+from entrosparse.processes import ALONE, Share
+from entrosparse.statistics import Statistics
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+FIT = ["--n-components=6", "--patch-size=4", "--n-patches=600", "--batch-size=100"]
+LIMIT = 120  # seconds
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def launch(n, *arguments, options=(), **popen):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [*LAUNCH, f"--nproc-per-node={n}", *options, *map(str, arguments)]
+    popen = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
+    return subprocess.Popen(command, env=environment, **popen)
+
+
+def finish(process):
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def together(request, tmp_path_factory):
+    """What each of some processes found."""
+    folder = tmp_path_factory.mktemp("processes")
+    code, _, err = finish(launch(request.param, process_jobs.__file__, folder))
+    assert code == 0, err[-2000:]
+    found = [pickle.loads((folder / f"found-{rank}").read_bytes()) for rank in range(request.param)]
+    return folder, found
+
+
+def assert_close(found, expected, tolerance=1e-10):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_processes_learn_what_one_learns(together):
+    _, found = together
+    for name in process_jobs.WAYS:
+        alone = process_jobs.learn(name)
+        for process in found:
+            assert_close(process[name], alone)
+            assert all(map(np.array_equal, process[name], found[0][name])), name
+    for process in found:
+        assert all(map(np.array_equal, process["estimator"], found[0]["estimator"]))
+
+
+def test_processes_stop_and_raise_together(together):
+    folder, found = together
+    if len(found) != 2:
+        return
+    first, last = found
+    assert first["one fails"] == ("ProcessError", "process 1 of 2 failed: ValueError: no luck")
+    assert last["one fails"] == ("ValueError", "no\nluck")
+    for process in found:
+        kind, message = process["other data"]
+        assert kind == "InputError"
+        assert message.startswith("the 'data' must be the same in all processes")
+        kind, message = process["other arguments"]
+        assert kind == "InputError"
+        assert "the 'epochs' must be the same" in message
+        assert process["alone"][0] == "InputError"
+        assert "got Alone" in process["alone"][1]
+        for name in ("online", "batch", "encoder"):
+            assert process[f"{name}, stopped"][0] == "KeyboardInterrupt"
+            gone_on, uninterrupted = process[f"{name}, gone on"], process[name]
+            assert all(map(np.array_equal, gone_on, uninterrupted)), name
+    assert first["bad data in one"][0] == "ProcessError"
+    assert "process 1 of 2" in first["bad data in one"][1]
+    assert last["bad data in one"][0] == "InputError"
+    for name in ("online", "batch", "encoder"):  # One process goes on with the checkpoints of two.
+        learner, data, options = process_jobs.WAYS[name]
+        settings = process_jobs.SETTINGS | options | {"checkpoints": Checkpoints(folder / name, 0.0)}
+        assert_close(process_jobs.numbers(train(learner, data, **settings)), process_jobs.learn(name))
+
+
+def test_the_command_learns_and_encodes_in_processes(tmp_path, capsys):
+    images = write_images(tmp_path / "images")
+    fit = ["-m", "entrosparse", "fit", images, *FIT, "--epochs=2", "--out", tmp_path / "two"]
+    code, out, err = finish(launch(2, *fit))
+    assert code == 0, err[-2000:]
+    assert out.startswith("2 processes of 1 thread(s)\n")
+    assert out.count("report.html") == 1
+    assert main(["fit", str(images), *FIT, "--epochs=2", "--out", str(tmp_path / "one")]) == 0
+    one, two = load_run(tmp_path / "one"), load_run(tmp_path / "two")
+    torch.testing.assert_close(two.model.dictionary, one.model.dictionary, rtol=1e-4, atol=1e-4)
+    assert not (tmp_path / "two" / "checkpoints").exists()
+    encode = ["encode", str(tmp_path / "two"), str(images), "--out"]
+    code, _, err = finish(launch(2, "-m", "entrosparse", *encode, tmp_path / "two.npz"))
+    assert code == 0, err[-2000:]
+    assert main([*encode, str(tmp_path / "one.npz")]) == 0
+    first, second = np.load(tmp_path / "one.npz"), np.load(tmp_path / "two.npz")
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    # A mistake is told once.
+    code, _, err = finish(launch(2, *fit))
+    assert code != 0
+    assert err.count("entrosparse: error: the 'out' parameter must be a folder") == 1
+
+
+def slow_fit(tmp_path, *options):
+    images = write_images(tmp_path / "images")
+    fit = ["fit", str(images), *FIT, "--batch-size=8", "--epochs=30"]
+    assert main([*fit, "--out", str(tmp_path / "whole")]) == 0
+    process = launch(2, "-m", "entrosparse", *fit, "--out", tmp_path / "run", options=options)
+    until = time.monotonic() + LIMIT
+    while not list((tmp_path / "run").glob("checkpoints/checkpoint-*")):
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+def workers(process):
+    """The processes that another one started."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_started_again(tmp_path):
+    process = slow_fit(tmp_path, "--max-restarts=3")
+    os.kill(workers(process)[-1], signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == 0, err[-2000:]
+    whole, run = load_run(tmp_path / "whole"), load_run(tmp_path / "run")
+    torch.testing.assert_close(run.model.dictionary, whole.model.dictionary, rtol=1e-3, atol=1e-3)
+    assert [r.epoch for r in run.history] == list(range(31))
+
+
+@pytest.mark.slow
+def test_a_signal_to_end_keeps_a_checkpoint_of_all(tmp_path):
+    process = slow_fit(tmp_path)
+    process.terminate()
+    code, _, err = finish(process)
+    assert code != 0
+    assert "interrupted" in err
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    whole, run = load_run(tmp_path / "whole"), load_run(tmp_path / "run")
+    torch.testing.assert_close(run.model.dictionary, whole.model.dictionary, rtol=1e-3, atol=1e-3)
+
+
+# --- what makes it exact
+
+
+def test_gradients_of_shares_add_for_the_classical_elbo_alone():
+    """Those of the sum of entropies, which is not linear in the sums, do not (Theorem 3)."""
+    generator = torch.Generator().manual_seed(0)
+    W = torch.nn.functional.normalize(torch.randn(8, 5, generator=generator, dtype=torch.float64), dim=0)
+    x = torch.randn(64, 8, generator=generator, dtype=torch.float64)
+    weights = EntropyWeights(2.0, 0.5)
+
+    def record(part, mean, log_scale):
+        return Statistics.collect(Diagonal(mean[part], log_scale[part].exp()), x[part], W, Laplace())
+
+    def gradient(objective, *parameters):
+        return torch.cat([g.ravel() for g in torch.autograd.grad(objective, parameters)])
+
+    mean, log_scale = (
+        torch.randn(64, 5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)
+    )
+    whole = record(slice(None), mean, log_scale)
+    exact = gradient(entropy_elbo(whole, weights).objective, mean, log_scale)
+    prior_scale, noise_variance = (each.detach() for each in optimal_scales(whole))
+    model = SparseCodingModel(W, prior_scale, noise_variance)
+    classical, naive = torch.zeros_like(exact), torch.zeros_like(exact)
+    for part in (slice(0, 20), slice(20, 64)):
+        share = record(part, mean, log_scale)
+        size = float(share.total_weight) / 64
+        classical += size * gradient(analytic_elbo(share, model, weights).objective, mean, log_scale)
+        naive += size * gradient(
+            entropy_elbo(record(part, mean, log_scale), weights).objective, mean, log_scale
+        )
+    torch.testing.assert_close(classical, exact, rtol=1e-12, atol=1e-14)
+    assert (naive - exact).norm() > 1e-3 * exact.norm()
+
+
+def test_shares_make_up_the_rows():
+    class Third:
+        size = 3
+
+        def __init__(self, rank):
+            self.rank = rank
+
+        share = type(ALONE).share
+
+    for n in (0, 1, 2, 7, 300):
+        rows = np.arange(n)
+        shares = [Share(rows, Third(rank)) for rank in range(3)]
+        assert np.concatenate([share[0 : len(share)] for share in shares]).tolist() == rows.tolist()
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_slurm_and_torchrun_say_what_they_started(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("SLURM") or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(name)
+    assert launched() == {}
+    step = {"PROCID": "5", "LOCALID": "1", "NTASKS": "8", "STEP_NUM_TASKS": "8", "JOB_ID": "123456"}
+    for name, value in (step | {"LAUNCH_NODE_IPADDR": "10.0.0.7"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found = launched()
+    assert (found["RANK"], found["LOCAL_RANK"], found["WORLD_SIZE"]) == ("5", "1", "8")
+    assert found["MASTER_ADDR"] == "10.0.0.7"
+    assert 1024 < int(found["MASTER_PORT"]) < 65536
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")  # The script of a job is one process, whatever its tasks.
+    assert launched() == {}
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launched() == {}
