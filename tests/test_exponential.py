@@ -204,3 +204,14 @@ def test_digits_beside_the_non_negative_dictionary_of_scikit_learn(digits):
     bound = float(evaluate(mine, heldout, SWEEPS).terms.elbo)
     print(bound, bounds)
     assert bound > max(bounds.values())
+
+
+def test_steps_do_not_overshoot_because_codes_have_a_mean(rng):
+    """Learning begins near the optimum here, and must not leave it."""
+    atoms = np.abs(rng.normal(size=(16, 6))) * (rng.random((16, 6)) < 0.5) + 0.01
+    atoms /= np.linalg.norm(atoms, axis=0)
+    data = rng.exponential(size=(3000, 6)) @ atoms.T + 0.1 * rng.normal(size=(3000, 16))
+    learner = OnlineEM(ExactFactorialInference(0.0, 4))
+    result = train(learner, data[500:], data[:500], n_components=6, epochs=3, prior=Exponential())
+    assert result.history[-1].elbo > result.history[0].elbo
+    assert result.history[-1].noise_variance == pytest.approx(0.01, rel=0.2)

@@ -120,7 +120,7 @@ class ExactFactorialInference:
         return max(2048, 2**19 // n_components)
 
 
-EXACT_LEARNING_SWEEPS = ExactFactorialInference(tolerance=0.0, max_iterations=2)
+EXACT_LEARNING_SWEEPS = ExactFactorialInference(tolerance=0.0, max_iterations=4)
 """The sweeps with exact factorial posteriors that are enough while learning, at a fixed cost per step."""
 
 

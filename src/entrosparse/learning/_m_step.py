@@ -10,6 +10,7 @@ from entrosparse.objectives import optimal_noise_variance, optimal_prior
 from entrosparse.statistics import Statistics
 
 _MAX_DETERMINED = 0.9  # largest share of the posterior precision that is taken to come from the data
+_RIDGE = 1e-3  # added to the second moments of codes, in units of each, where they are solved for
 _LEAST_SHARE = 0.1  # least share of its way that a logarithm of λ or σ² is taken to go in one EM step
 
 
@@ -54,6 +55,9 @@ def preconditioned_step(
     overshooting where atoms are not orthogonal or the data give nearly all precision. Where features have
     precisions of their own, all this holds in the metric of the noise: Wᵀ becomes the model's readout.
 
+    Codes that are never negative are far from uncorrelated, so that ``diag(A)⁻¹`` would overshoot; then the
+    step is that of exact EM, ``R A⁻¹``.
+
     Parameters
     ----------
     model : SparseCodingModel
@@ -74,9 +78,15 @@ def preconditioned_step(
     overlap = (model.gram_norm / free_overlap).clamp(min=1.0)
     gain = (determined / (1.0 - determined)).to(dictionary) / overlap
     gradient = _tangent(dictionary, gradient)
-    step = gradient + dictionary @ (gain[:, None] * (model.readout.T @ gradient))
-    scale = running.second_moment.diagonal().to(dictionary)
-    step = step / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+    size = running.second_moment.diagonal().to(dictionary).clamp_min(torch.finfo(dictionary.dtype).tiny)
+    if not model.prior.positive:
+        step = gradient + dictionary @ (gain[:, None] * (model.readout.T @ gradient))
+        step = step / size
+    else:
+        length = size.double().sqrt()
+        alike = running.second_moment / torch.outer(length, length)
+        alike = alike + _RIDGE * torch.eye(len(length)).to(alike)
+        step = (torch.linalg.solve(alike, (gradient.double() / length).T).T / length).to(gradient)
     return unit_columns(dictionary + step_size * _tangent(dictionary, step))
 
 
