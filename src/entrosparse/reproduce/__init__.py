@@ -26,6 +26,8 @@ EXPERIMENTS = {
 """What ``entrosparse reproduce`` knows: modules by name, in the order of the page."""
 
 EXPLORATIONS = {
+    "prior-shape": "prior_shape",
+    "noise": "noise",
     "robustness": "robustness",
     "comparison": "comparison",
 }

@@ -1,5 +1,7 @@
 """Learning the bars by batch EM, and judging what was learned by the bars themselves."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,11 +15,15 @@ from entrosparse.priors import Laplace
 _FOUND = 0.95  # least |cosine| of a field with its bar
 
 
-def learn_bars(made: BarsData, seed: int) -> TrainingResult:
-    """Learn as many fields as there are bars, with full covariance, from data points as a start."""
+def learn_bars(made: BarsData, seed: int, **options: Any) -> TrainingResult:
+    """Learn as many fields as there are bars, with full covariance, from data points as a start.
+
+    Options go to `train`.
+    """
     learner = BatchEM(FullInference(tolerance=0.0, max_iterations=1))
     n_components = made.dictionary.shape[1]
-    return train(learner, made.data, n_components=n_components, init="data", epochs=1000, seed=seed)
+    settings = {"n_components": n_components, "init": "data", "epochs": 1000, "seed": seed}
+    return train(learner, made.data, **(settings | options))
 
 
 def found_bars(model: SparseCodingModel, made: BarsData) -> Tensor:
