@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from entrosparse.images import bars
 from entrosparse.model import SparseCodingModel, unit_columns
-from entrosparse.reproduce.experiments import comparison, robustness
+from entrosparse.posteriors import Diagonal
+from entrosparse.reproduce.experiments import comparison, noise, posteriors, prior_shape, robustness
 from entrosparse.reproduce.framework.results import load_results
 from entrosparse.reproduce.framework.running import reproduce
 
@@ -111,3 +113,51 @@ def test_grey_images_have_one_channel_and_spams_may_be_missing(tmp_path, monkeyp
     assert "SPAMS" not in result.numbers["9"]
     assert {"entropy ELBO", "PCA", "FastICA", "scikit-learn"} == set(result.numbers["9"])
     json.dumps(result.numbers, allow_nan=False)
+
+
+def test_bounds_of_two_priors_are_compared_datum_by_datum():
+    common = np.random.default_rng(0).normal(size=400)
+    one, other = (prior_shape._Run(None, common + shift, 0.5, 1.0) for shift in (0.0, 0.25))
+    assert other.above(one) == pytest.approx((0.25, 0.0), abs=1e-12)
+    noisy = prior_shape._Run(None, common + np.tile([0.0, 2.0], 200), 0.5, 1.0)
+    assert noisy.above(one) == pytest.approx((1.0, 1.0 / 20.0))
+
+
+def test_outliers_replace_their_share_of_the_pixels_and_nothing_else():
+    made = bars(2000, rng=0)
+    hit = noise.with_outliers(made, 0.05, seed=1)
+    changed = hit.data != made.data
+    assert changed.mean() == pytest.approx(0.05, abs=0.005)
+    assert set(np.unique(hit.data[changed])) == {-20.0, 20.0}
+    np.testing.assert_array_equal(hit.dictionary, made.dictionary)
+    np.testing.assert_array_equal(noise.with_outliers(made, 0.0, seed=1).data, made.data)
+
+
+def test_pixels_of_digits_are_spread_over_their_grey_level():
+    x, seen = noise._digits(0)
+    assert x.shape == (1797, 61)
+    assert seen.sum() == 61
+    levels = np.round(x)
+    assert levels.min() >= 0.0
+    assert levels.max() == 16.0
+    assert (x - levels).std() == pytest.approx(12**-0.5, rel=0.01)
+
+
+def test_intervals_of_true_posteriors_are_honest():
+    generator = torch.Generator().manual_seed(0)
+    q = Diagonal(*(torch.rand(4000, 3, generator=generator, dtype=torch.float64) + 0.5 for _ in range(2)))
+    codes = q.mean + q.scale * torch.randn(4000, 3, generator=generator, dtype=torch.float64)
+    covered = posteriors._inside(q, codes).mean(0).numpy()
+    np.testing.assert_allclose(covered, [*posteriors._LEVELS, *posteriors._CURVE], atol=0.02)
+    wider = Diagonal(q.mean, 2.0 * q.scale)
+    assert posteriors._inside(wider, codes)[:, 0].mean() > 0.75
+
+
+def test_the_estimate_of_two_posteriors_that_is_furthest_off_is_named():
+    def measured(estimate):
+        return posteriors._Measured(np.zeros(4), np.full(4, estimate), np.ones(4), np.zeros((4, 3)), 1.0)
+
+    kinds = {"one": measured(1.0), "two": measured(1.5), "three": measured(3.0)}
+    apart, names = posteriors._disagreement(kinds)
+    assert names == "one and three"
+    assert apart == pytest.approx(2.0 / (0.5 * 2.0**0.5))

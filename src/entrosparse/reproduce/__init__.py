@@ -28,6 +28,7 @@ EXPERIMENTS = {
 EXPLORATIONS = {
     "prior-shape": "prior_shape",
     "noise": "noise",
+    "posteriors": "posteriors",
     "robustness": "robustness",
     "comparison": "comparison",
 }
