@@ -62,7 +62,7 @@ class PosteriorsConfig(PatchConfig):
     n_heldout: int = 256
     epochs: int = 5
     n_drawn: int = 500
-    n_draws: int = 500
+    n_draws: int = 200
     rank: int = 5
     n_correlated: int = 24
 
