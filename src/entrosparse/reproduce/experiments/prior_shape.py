@@ -114,7 +114,8 @@ def run(config: PriorShapeConfig) -> Result:
     times = {name: sum(run.seconds for run in runs.values()) for name, runs in found.items()}
     settings = (
         f"photographs: {config.sizes}, {config.epochs} epochs, {times['photographs']:.0f} s; bars: "
-        f"N = {config.n_bars:,}, D = 25, H = 10, full covariance, until it converges, {times['bars']:.0f} s"
+        f"N = {config.n_bars:,}, D = 25, H = 10, full covariance, up to {config.bars_epochs:,} iterations, "
+        f"{times['bars']:.0f} s"
     )
     return Result(
         data=f"{data.words}; bars of 5 x 5 pixels whose codes are Laplace",
