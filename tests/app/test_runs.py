@@ -12,6 +12,7 @@ from entrosparse.app.runs import RunInfo, RunWriter, check_new_folder, load_run,
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel
+from entrosparse.priors import GeneralizedGaussian
 
 INFO = RunInfo(
     FitConfig(n_components=3, patch_size=2, n_patches=1000), "somewhere", ("a.png", "größer.png"), gain=0.25
@@ -68,6 +69,14 @@ def test_headlines_are_those_of_the_last_epoch(folder):
     assert headlines["generative fields"] == "2 in use of 3"
     assert headlines["noise deviation"] == "0.1000 data units"
     assert headlines["epochs"] == "1 of 10"
+    assert (headlines["prior"], headlines["noise"]) == ("laplace", "isotropic")
+
+
+def test_headlines_say_the_shapes_of_the_prior(folder):
+    run = load_run(folder)
+    shaped = replace(run.model, prior=GeneralizedGaussian(), prior_shape=torch.tensor([0.5, 1.25, 0.75]))
+    headlines = summarise(replace(run, model=shaped))
+    assert headlines["prior"] == "generalized-gaussian, shapes from 0.50 to 1.25"
 
 
 def test_examples_are_spaced_evenly_in_contrast():

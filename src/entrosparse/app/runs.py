@@ -234,12 +234,19 @@ def summarise(run: Run) -> dict[str, str]:
         "gained by learning": f"{end.elbo - start.elbo:.2f} nats per patch",
         "generative fields": f"{n_components - end.dead_latents} in use of {n_components}",
         "patch": f"{run.info.config.patch_size} x {run.info.config.patch_size} pixels, D = {dimension}",
+        "prior": run.model.prior.name + _shapes_in_words(run.model),
+        "noise": run.model.likelihood.name,
         "noise deviation": f"{end.noise_variance**0.5:.4f} data units",
         "sparsity of the codes (Gini)": f"{end.gini_mean:.3f} ± {end.gini_std:.3f}",
         "epochs": f"{end.epoch} of {run.info.config.epochs}",
         "patches seen": f"{end.samples_seen:,}",
         "learning time": f"{end.seconds:.1f} s, and {end.evaluation_seconds:.1f} s for the figures",
     }
+
+
+def _shapes_in_words(model: SparseCodingModel) -> str:
+    shape = model.prior_shape
+    return "" if shape is None else f", shapes from {float(shape.min()):.2f} to {float(shape.max()):.2f}"
 
 
 def _write_epoch(folder: Path, model: SparseCodingModel, history: Sequence[EpochRecord]) -> None:

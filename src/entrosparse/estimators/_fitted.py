@@ -124,8 +124,9 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Estimate the log-likelihood of each sample, of which :meth:`score_samples` is a lower bound.
 
-        It is estimated by importance sampling, with codes drawn from the posteriors of ``covariance``; "full"
-        and "low-rank" need fewer draws than the others.
+        It is estimated by importance sampling, with codes drawn from the posteriors of ``covariance``. Where
+        atoms are alike, use "full": draws without correlations may give estimates that are nats too low, with
+        a standard error that does not show it.
 
         Parameters
         ----------
@@ -137,7 +138,7 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples_X,)
-            Nats. Estimates are too low rather than too high, and less so the more draws there are.
+            Nats. On average estimates are too low, and less so the more draws there are.
         standard_error : ndarray of shape (n_samples_X,)
             Nats. It is too small where the true posterior has heavier tails than the one drawn from. Beyond
             about 0.5 neither number can be relied on, and more draws or another covariance are needed.
