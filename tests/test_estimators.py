@@ -47,8 +47,8 @@ VARIANTS = {
     "exponential": SparseCoding(covariance="exact-factorial", prior="exponential", max_epochs=20),
     "per-feature": SparseCoding(noise="per-feature", max_epochs=10),
     "laplace noise": SparseCoding(noise="laplace", max_epochs=4),
-    "learned shapes": SparseCoding(prior="generalized-gaussian", max_epochs=100),
-    "skewed": SparseCoding(prior="skewed-laplace", max_epochs=100),
+    "learned shapes": SparseCoding(prior="generalized-gaussian", max_epochs=15),
+    "skewed": SparseCoding(prior="skewed-laplace", max_epochs=15),
 }
 MORE_CHECKS = [
     check_dataframe_column_names_consistency,
@@ -69,8 +69,13 @@ def _name(value):
     return getattr(getattr(value, "func", value), "__name__", None)
 
 
+SLOW = ("exact factorial", "exponential", "laplace noise", "skewed")
+
+
 @pytest.mark.filterwarnings("ignore")  # the checks look at warnings themselves
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in VARIANTS]
+)
 def test_scikit_learn_accepts_it(variant):
     """Every check of the generator; the count is part of the claim."""
     passed, skipped = 0, []

@@ -48,7 +48,7 @@ def finish(process):
     return process.returncode, out, err
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def together(request, tmp_path_factory):
     """What each of some processes found."""
     folder = tmp_path_factory.mktemp("processes")

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from entrosparse import SparseCoding
 from entrosparse.app import plots
+from entrosparse.estimators import SparseCoding
 from entrosparse.images import BarsData, bars
 from entrosparse.likelihoods import LIKELIHOODS
 from entrosparse.model import SparseCodingModel
