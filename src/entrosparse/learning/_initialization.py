@@ -154,7 +154,8 @@ def initial_model(
             raise InputError(f"the 'init' parameter must be one of {known} or an array; got {dictionary!r}")
         # Distinct rows only, so that a row of weight 2 and a row that stands twice give the same start.
         distinct = torch.unique(x[row_weight > 0], dim=0)
-        atoms = unit[:, None] * DICTIONARIES[dictionary](distinct / unit, n_components, generator)
+        distinct = distinct.div_(unit) if likelihood.per_feature else distinct
+        atoms = unit[:, None] * DICTIONARIES[dictionary](distinct, n_components, generator)
     else:
         atoms = torch.as_tensor(dictionary).to(x)
         if tuple(atoms.shape) != (x.shape[1], n_components):
