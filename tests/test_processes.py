@@ -129,7 +129,7 @@ def test_the_command_learns_and_encodes_in_processes(tmp_path, capsys):
 
 def slow_fit(tmp_path, *options):
     images = write_images(tmp_path / "images")
-    fit = ["fit", str(images), *FIT, "--batch-size=8", "--epochs=30"]
+    fit = ["fit", str(images), *FIT, "--batch-size=8", "--epochs=90"]
     assert main([*fit, "--out", str(tmp_path / "whole")]) == 0
     process = launch(2, "-m", "entrosparse", *fit, "--out", tmp_path / "run", options=options)
     until = time.monotonic() + LIMIT
@@ -153,7 +153,7 @@ def test_a_process_that_is_killed_is_started_again(tmp_path):
     assert code == 0, err[-2000:]
     whole, run = load_run(tmp_path / "whole"), load_run(tmp_path / "run")
     torch.testing.assert_close(run.model.dictionary, whole.model.dictionary, rtol=1e-3, atol=1e-3)
-    assert [r.epoch for r in run.history] == list(range(31))
+    assert [r.epoch for r in run.history] == list(range(91))
 
 
 @pytest.mark.slow
