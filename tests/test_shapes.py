@@ -52,6 +52,26 @@ def test_the_skew_of_the_data_is_found():
     np.testing.assert_allclose(share, 0.8, atol=0.05)
 
 
+def test_the_estimator_finds_the_skew_and_keeps_the_mean_in_the_codes():
+    X = rows(skewed)
+    coding = SparseCoding(H, prior="skewed-laplace", tol=1e-2, random_state=0).fit(X)
+    np.testing.assert_allclose(np.maximum(coding.prior_shape_, 1.0 - coding.prior_shape_), 0.8, atol=0.05)
+    assert (coding.mean_ == 0.0).all()
+    assert coding.score(X) > SparseCoding(H, tol=1e-2, random_state=0).fit(X).score(X) + 0.1
+    # Atoms change their sign together with their shape, so that samples have the mean of the data.
+    samples, _ = coding.sample(50_000)
+    np.testing.assert_allclose(samples.mean(0), X.mean(0), atol=0.05)
+
+
+@pytest.mark.parametrize("prior", PRIORS[:2], ids=str)
+def test_batches_that_pass_once_find_the_shape(prior):
+    X = rows(power(0.7), 12_000)
+    coding = SparseCoding(H, prior=prior, random_state=0)
+    for part in np.split(X, 24):
+        coding.partial_fit(part)
+    np.testing.assert_allclose(coding.prior_shape_, 0.7, atol=0.1)
+
+
 @pytest.mark.parametrize("prior", PRIORS, ids=str)
 def test_missing_entries_and_weights(prior):
     X = rows(power(0.7), 400)

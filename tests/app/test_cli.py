@@ -19,6 +19,7 @@ from entrosparse.app.progress import FitProgress
 from entrosparse.app.runs import load_run
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference
 from entrosparse.learning._checkpoints import Checkpoints
+from entrosparse.priors import GeneralizedGaussian
 
 # --- fit
 
@@ -120,6 +121,21 @@ def test_the_noise_is_part_of_the_run(images, tmp_path, capsys, noise):
     assert main(["encode", str(out), str(images), "--out", str(codes)]) == 0
     with np.load(codes) as found:
         assert np.isfinite(found["mean"]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "prior"),
+    [("0.7", GeneralizedGaussian(0.7)), ("shared", GeneralizedGaussian("shared"))],
+)
+def test_the_shape_of_the_prior_is_part_of_the_run(images, tmp_path, capsys, shape, prior):
+    out = tmp_path / "run"
+    settings = ["--prior", "generalized-gaussian", "--prior-shape", shape]
+    assert main(["fit", str(images), *SMALL, *settings, "--out", str(out)]) == 0
+    model = load_run(out).model
+    assert model.prior == prior
+    assert len(set(model.prior_shape.tolist())) == 1
+    assert main(["info", str(out)]) == 0
+    assert "generalized-gaussian" in capsys.readouterr().out
 
 
 def test_a_run_from_before_there_was_a_choice_of_noise_opens(run, tmp_path):
@@ -241,6 +257,7 @@ def array(pixels):
 
 NOISE = np.random.default_rng(0).normal(size=(30, 30))
 WITH_NAN = np.where(np.eye(30, dtype=bool), np.nan, NOISE)
+GENERALIZED = ["--prior", "generalized-gaussian"]
 WITH_INFINITY = np.where(np.eye(30, dtype=bool), np.inf, NOISE)
 
 
@@ -264,6 +281,10 @@ WITH_INFINITY = np.where(np.eye(30, dtype=bool), np.inf, NOISE)
         (array(NOISE), ["--n-patches", "63"], "'n_patches' parameter must be an integer >= 64"),
         (array(NOISE), ["--annealing", "slow"], "'none', 'prior', 'likelihood', 'tempering'"),
         (array(NOISE), ["--whiten", "bleach"], "'olshausen', 'none'; got 'bleach'"),
+        (array(NOISE), ["--prior-shape", "1"], "'prior_shape' must be 'learned' unless"),
+        (array(NOISE), [*GENERALIZED, "--prior-shape", "0.2"], "must be a number in (0.3, 2]"),
+        (array(NOISE), [*GENERALIZED, "--prior-shape", "round"], "got 'round'"),
+        (array(NOISE), ["--prior", "exponential"], "exponential"),
         (array(NOISE), ["--colour", "red"], "unrecognized arguments: --colour"),
         (array(NOISE), ["--n-comp", "3"], "unrecognized arguments: --n-comp"),
         (array(NOISE), ["--config", "missing.yaml"], "missing.yaml"),

@@ -8,12 +8,12 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from entrosparse._launch import is_first
 from entrosparse._tables import TableRows
 from entrosparse.estimators._units import Units
 from entrosparse.learning import Callback, EpochRecord
 from entrosparse.learning._rows import watched_rows
 from entrosparse.model import SparseCodingModel
+from entrosparse.processes import current_processes
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -105,7 +105,7 @@ class HistoryInUnits(Callback):
             watched = watched_rows(len(rows), sample_weight)
             row_weight = None if sample_weight is None else sample_weight[watched]
             self._n_seen = units.n_seen(rows[watched], row_weight)
-        self._verbose = estimator.verbose and is_first()
+        self._verbose = estimator.verbose and current_processes().rank == 0
         self._max_epochs, self._sees_all_rows = max_epochs, sees_all_rows
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:

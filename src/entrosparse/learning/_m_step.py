@@ -74,12 +74,12 @@ def preconditioned_step(
     dictionary = model.dictionary
     second_moment = batch.second_moment.to(dictionary)
     gradient = batch.cross_moment.to(dictionary) - dictionary @ second_moment
-    determined = _determined(model, running, likelihood).clamp(max=_MAX_DETERMINED)
-    overlap = (model.gram_norm / free_overlap).clamp(min=1.0)
-    gain = (determined / (1.0 - determined)).to(dictionary) / overlap
     gradient = _tangent(dictionary, gradient)
     size = running.second_moment.diagonal().to(dictionary).clamp_min(torch.finfo(dictionary.dtype).tiny)
     if not model.prior.positive:
+        determined = _determined(model, running, likelihood).clamp(max=_MAX_DETERMINED)
+        overlap = (model.gram_norm / free_overlap).clamp(min=1.0)
+        gain = (determined / (1.0 - determined)).to(dictionary) / overlap
         step = gradient + dictionary @ (gain[:, None] * (model.readout.T @ gradient))
         step = step / size
     else:

@@ -129,8 +129,9 @@ class Source:
 
     def size(self, index: Tensor) -> float:
         """Return what some rows count in all processes: their number, or the sum of their weights."""
-        weights = self._weight_of(torch.arange(self.n_rows) if self.sees_all_rows else index)
-        return len(index) if weights is None else float(weights.sum())
+        if self._sample_weight is None or self.sees_all_rows:  # The mean of all weights is 1.
+            return len(index)
+        return float(self._sample_weight[index.numpy()].sum())
 
     def settings(self) -> dict[str, Any]:
         """Return the data as settings of a run; this reads all rows."""

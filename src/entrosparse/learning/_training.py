@@ -174,7 +174,7 @@ def train(
         "batch_size": batch_size,
         "annealing": schedule.changes,
         "seed": seed,
-        "device": device.partition(":")[0],
+        "device": device if processes.alone else device.partition(":")[0],
         "version": version("entrosparse"),
     }
     source = _agreed_source(

@@ -64,7 +64,7 @@ class LaplaceNoise(Likelihood):
     def entry_weights(
         self, residual: Tensor, variance: Tensor, noise_variance: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return ``b erf(a/√2) / r`` and ``b √(2/π) exp(−a²/2) / v`` with ``a = r/v`` for the variance v²."""
+        """Return ``b erf(a/√2) / r`` and ``b √(2/π) exp(−a²/2) / τ`` with ``a = r/τ`` for the variance τ²."""
         deviation = _deviation(variance)
         a, unit = residual / deviation, _scale(noise_variance) / deviation
         return unit * closed_form.magnitude_slope_over_a(a), unit * closed_form.magnitude_curvature(a)

@@ -14,8 +14,8 @@ class Likelihood(ABC):
 
     It enters the ELBO through an expected statistic of the residuals. When σ² is at the optimum for that
     statistic, the expected log-likelihood is minus the entropy of the noise, which is all that the entropy
-    ELBO needs. As for a prior, that holds exactly where the energy is homogeneous: it stays as it is when
-    residuals and noise deviation grow by the same factor.
+    ELBO needs. As for a prior, that holds exactly where the energy is homogeneous up to a constant: at
+    residuals t times as large it is t^p times as large.
 
     A likelihood is a frozen dataclass whose fields are its parameters. Sums of a statistic, numbers of
     entries and variances have shape (), or (D,) where each feature has a variance of its own.

@@ -101,9 +101,8 @@ class Skewed(Prior):
         return _LAPLACE.expected_log_prob(statistic, scale)
 
     def deviation(self, scale: Tensor) -> Tensor:
-        """Return ``2λ √(2κ³ + 2(1 − κ)³ − (2κ − 1)²)``."""
-        upper, lower = self.shape, 1.0 - self.shape
-        return 2.0 * scale * (2.0 * (upper**3 + lower**3) - (upper - lower).square()).sqrt()
+        """Return ``2λ √(κ² + (1 − κ)²)``."""
+        return 2.0 * scale * torch.hypot(self.shape, 1.0 - self.shape)
 
     def sample(self, n_samples: int, scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw codes as differences of two exponentials, of means λ₊ and λ₋."""
