@@ -64,6 +64,26 @@ def estimate():
     return coding.components_, coding.prior_scale_
 
 
+STREAMS = {
+    "partial_fit": {},
+    "partial_fit with weights and missing entries": {"weighted": True},
+    "partial_fit of an encoder": {"inference": "encoder"},
+}
+
+
+def stream(name):
+    """What an estimator learned from batches that pass once, the last of a single row."""
+    options = dict(STREAMS[name])
+    weighted = options.pop("weighted", False)
+    coding = SparseCoding(5, random_state=0, **options)
+    for part in np.split(np.arange(len(X)), [100, 200, 300, 402]):
+        if weighted:
+            coding.partial_fit(HOLES[part], sample_weight=1.0 + WEIGHTS[part])
+        else:
+            coding.partial_fit(X[part])
+    return coding.components_, coding.prior_scale_, np.array([coding.noise_variance_, coding.elbo_])
+
+
 class Fails(Callback):
     """Raises an error in the last process after some batches."""
 
@@ -99,6 +119,7 @@ def main(folder):
     processes = current_processes()
     found = {name: learn(name) for name in WAYS}
     found["estimator"] = estimate()
+    found |= {name: stream(name) for name in STREAMS}
     if processes.size == 2:
         found["one fails"] = refusal(
             lambda: train(OnlineEM(), X, **SETTINGS, callbacks=(Fails(ValueError("no\nluck")),))
@@ -108,6 +129,10 @@ def main(folder):
         found["other arguments"] = refusal(
             lambda: train(OnlineEM(), X, **SETTINGS | {"epochs": 3 + processes.rank})
         )
+        coding = SparseCoding(5, random_state=0).partial_fit(X[:100])
+        found["other batches"] = refusal(lambda: coding.partial_fit(other[100:200]))
+        found["a bad batch in one"] = refusal(lambda: coding.partial_fit(X[:50, : 8 - processes.rank]))
+        found["after both"] = coding.n_iter_
         bad = X * np.nan if processes.rank else X
         found["bad data in one"] = refusal(lambda: train(OnlineEM(), bad, **SETTINGS))
         found["alone"] = refusal(lambda: train(Alone(), X, **SETTINGS))

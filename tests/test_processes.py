@@ -70,8 +70,13 @@ def test_processes_learn_what_one_learns(together):
         for process in found:
             assert_close(process[name], alone)
             assert all(map(np.array_equal, process[name], found[0][name])), name
+    for name in process_jobs.STREAMS:
+        alone = process_jobs.stream(name)
+        for process in found:
+            assert_close(process[name], alone)
     for process in found:
-        assert all(map(np.array_equal, process["estimator"], found[0]["estimator"]))
+        for name in ("estimator", *process_jobs.STREAMS):
+            assert all(map(np.array_equal, process[name], found[0][name])), name
 
 
 def test_processes_stop_and_raise_together(together):
@@ -88,6 +93,10 @@ def test_processes_stop_and_raise_together(together):
         kind, message = process["other arguments"]
         assert kind == "InputError"
         assert "the 'epochs' must be the same" in message
+        kind, message = process["other batches"]
+        assert kind == "InputError"
+        assert message.startswith("the 'X' must be the same in all processes")
+        assert process["after both"] == 1
         assert process["alone"][0] == "InputError"
         assert "got Alone" in process["alone"][1]
         for name in ("online", "batch", "encoder"):
@@ -97,6 +106,8 @@ def test_processes_stop_and_raise_together(together):
     assert first["bad data in one"][0] == "ProcessError"
     assert "process 1 of 2" in first["bad data in one"][1]
     assert last["bad data in one"][0] == "InputError"
+    assert first["a bad batch in one"][0] == "ProcessError"
+    assert last["a bad batch in one"][0] == "ValueError"
     for name in ("online", "batch", "encoder"):  # One process goes on with the checkpoints of two.
         learner, data, options = process_jobs.WAYS[name]
         settings = process_jobs.SETTINGS | options | {"checkpoints": Checkpoints(folder / name, 0.0)}

@@ -65,22 +65,34 @@ class Processes:
 
     # --- before learning
 
-    def agree(self, settings: Mapping[str, str], error: Exception | None = None) -> None:
-        """Raise unless all processes have the same settings and none has an error.
+    def agreed(self, make: Callable[[], Found], describe: Callable[[Found], Mapping[str, str]]) -> Found:
+        """Return what ``make`` returns, once all processes have it and describe it alike.
+
+        Parameters
+        ----------
+        make : callable
+            Checks arguments and data, say, and returns what is to be used of them.
+        describe : callable
+            From that to descriptions of what must be the same in all processes, by name.
 
         Raises
         ------
         InputError
-            If a setting differs.
+            If a description differs.
         ProcessError
             If another process has an error; this one's own error is raised as it is.
         """
         if self.alone:
-            if error is not None:
-                raise error
-            return
+            return make()
+        error: Exception | None = None
+        settings: dict[str, str] = {}
+        try:
+            made = make()
+            settings |= describe(made)
+        except Exception as failure:
+            error = failure
         found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, (dict(settings), _in_words(error)), self._group)
+        distributed.all_gather_object(found, (settings, _in_words(error)), self._group)
         self._raise([words for _, words in found], error)
         for rank, (others, _) in enumerate(found):
             for name, ours in settings.items():
@@ -89,6 +101,7 @@ class Processes:
                         f"the '{name}' must be the same in all processes; got {ours[:_SHORT]} in process "
                         f"{self.rank} and {str(others.get(name))[:_SHORT]} in process {rank}"
                     )
+        return made
 
     def from_first(self, work: Callable[[], Found]) -> Found:
         """Return what ``work`` returns in process 0, in all processes; what it raises is raised in all."""

@@ -314,6 +314,13 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         )
         return as_rows(X)
 
+    def _samples(
+        self, X: Any, sample_weight: Any, reset: bool
+    ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """Return a copy of checked rows, and their checked weights."""
+        rows = self._rows(X, reset)
+        return np.array(rows[:]), self._weights(sample_weight, len(rows))
+
     def _weights(self, sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None:
         if sample_weight is None:
             return None

@@ -22,15 +22,16 @@ from entrosparse.estimators._stream import Stream, check_passes_once
 from entrosparse.estimators._units import StandardizedRows, Units, without_repeats
 from entrosparse.learning import (
     DICTIONARIES,
-    Callback,
     Checkpoints,
     Learner,
-    TrainingResult,
     initial_model,
     train,
     with_fitting_scales,
 )
+from entrosparse.learning._identity import in_words
+from entrosparse.learning._training import check_shared, starting_state
 from entrosparse.likelihoods import LIKELIHOODS, Likelihood
+from entrosparse.model import SparseCodingModel
 from entrosparse.priors import PRIORS, PriorFamily
 from entrosparse.processes import current_processes
 from entrosparse.recipes import COVARIANCES, INFERENCES, Recipe
@@ -251,7 +252,22 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         runs, folders, processes = [], self._checkpoint_folders(), current_processes()
         for seed, folder in zip(processes.from_first(self._seeds), folders, strict=True):
             told.history = []
-            result = self._train(learner, StandardizedRows(rows, units), units, weights, seed, folder, told)
+            result = train(
+                learner,
+                StandardizedRows(rows, units),
+                n_components=self._n_components,
+                init=self._initial_dictionary(units),
+                prior=self._recipe().prior_part,
+                likelihood=self._recipe().likelihood,
+                epochs=self._epochs(learner, len(rows)),
+                batch_size=self.batch_size,
+                annealing=self.annealing,
+                seed=seed,
+                device=self.device,
+                sample_weight=weights,
+                callbacks=(told,),
+                checkpoints=folder,
+            )
             runs.append((result, told.history))
         result, self.history_ = max(runs, key=lambda run: run[1][-1]["elbo"])
         self._stream = None
@@ -263,33 +279,6 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             if folder is not None and processes.rank == 0:
                 folder.remove()
         told.end()
-
-    def _train(
-        self,
-        learner: Learner,
-        data: StandardizedRows,
-        units: Units,
-        weights: NDArray[np.float64] | None,
-        seed: int,
-        checkpoints: Checkpoints | None,
-        callback: Callback,
-    ) -> TrainingResult:
-        return train(
-            learner,
-            data,
-            n_components=self._n_components,
-            init=self._initial_dictionary(units),
-            prior=self._recipe().prior_part,
-            likelihood=self._recipe().likelihood,
-            epochs=self._epochs(learner, len(data)),
-            batch_size=self.batch_size,
-            annealing=self.annealing,
-            seed=seed,
-            device=self.device,
-            sample_weight=weights,
-            callbacks=(callback,),
-            checkpoints=checkpoints,
-        )
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
@@ -312,23 +301,28 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         -------
         self
         """
-        learner = self._learner_of_streams()
+        learner, processes = self._learner_of_streams(), current_processes()
+        check_shared(processes, learner, self._recipe().likelihood)
         with self._all_or_nothing():
             first = not hasattr(self, "components_")
-            rows = self._rows(X, reset=first)
-            weights = self._weights(sample_weight, len(rows))
+            samples = processes.agreed(
+                lambda: self._samples(X, sample_weight, reset=first),
+                lambda read: {"X": in_words(read[0]), "sample_weight": in_words(read[1])},
+            )
             if first:
                 self.n_iter_, self.history_ = 0, []
 
             def begin(x: torch.Tensor, weight: torch.Tensor | None, units: Units) -> Any:
-                generator = torch.Generator().manual_seed(self._seeds()[0])
-                prior, likelihood = self._recipe().prior_part, self._recipe().likelihood
-                parts = (self._initial_dictionary(units), prior, generator, weight, likelihood)
-                start = model or initial_model(x, self._n_components, *parts)
-                start = start if model else with_fitting_scales(start, x, weight)
-                return learner.start(start.to(x), x, generator)
+                def make(generator: torch.Generator) -> SparseCodingModel:
+                    if model is not None:
+                        return model
+                    prior, likelihood = self._recipe().prior_part, self._recipe().likelihood
+                    parts = (self._initial_dictionary(units), prior, generator, weight, likelihood)
+                    return with_fitting_scales(initial_model(x, self._n_components, *parts), x, weight)
 
-            samples, stream = (np.array(rows[:]), weights), None if first else self._stream
+                return starting_state(learner, x, self._seeds()[0], make, processes)
+
+            stream = None if first else self._stream
             model = None if first or stream else self._model
             if first:
                 stream = Stream.first(samples, learner, begin, self.device, self._units_of)
@@ -341,7 +335,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
             self._keep(stream.units, stream.model, self._inference_after(state.inference), reorder=False)
             self.converged_ = not learner.at_noise_floor(state)
             self.elbo_ = stream.elbo
-            if self.verbose:
+            if self.verbose and processes.rank == 0:
                 print_batch(self.n_iter_, self.elbo_, float(np.mean(self.noise_variance_)))
         return self
 

@@ -16,6 +16,7 @@ from entrosparse.learning import Batch, Floors, Learner, take_turn
 from entrosparse.learning._training import warn_of_noise_floor
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import entropy_elbo, with_optimal_scales
+from entrosparse.processes import current_processes
 from entrosparse.statistics import Statistics
 
 _EARLY = 8192  # samples that are kept, from which learning begins again each time their number has doubled
@@ -166,15 +167,21 @@ class Stream:
         size = len(x) if row_weight is None else float(row_weight.sum())
         total_weight, n_batches = self.total_weight + size, self.n_batches + 1
         step_factor = min(1.0, size * n_batches / total_weight) * 2.0 / (1.0 + n_batches**0.5)
-        state = learner.step(self.state, Batch(x, sample_weight=row_weight, step_factor=step_factor))
+        processes = current_processes()
+        share = processes.share(len(x))
+        x, row_weight = x[share], None if row_weight is None else row_weight[share]
+        with processes.together(Statistics.of_nothing(self.state.model).numbers.numel(), x.device):
+            batch = Batch(x, sample_weight=row_weight, step_factor=step_factor, processes=processes)
+            state = learner.step(self.state, batch)
+            model = replace(self, state=state).model
+            turn = take_turn(x, model, state.inference, sample_weight=row_weight, processes=processes)
+        record = turn.statistics.normalized()
         warn = not self.warned and learner.at_noise_floor(state)
         if warn:
             warn_of_noise_floor(state.model.mean_noise_variance)  # The data's mean square is their unit.
-        model = replace(self, state=state).model
-        record = take_turn(x, model, state.inference, sample_weight=row_weight).statistics.normalized()
         if self.statistics is not None:
-            share = max(size / total_weight, min(1.0, size / _RECENT))
-            record = self.statistics * (1.0 - share) + record * share
+            part = max(size / total_weight, min(1.0, size / _RECENT))
+            record = self.statistics * (1.0 - part) + record * part
         return replace(
             self,
             state=state,

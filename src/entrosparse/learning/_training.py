@@ -152,14 +152,7 @@ def train(
     processes = current_processes() if processes is None else processes
     device = device if processes.alone else device_of_process(device)
     check_device(device)
-    if not (processes.alone or learner.shares_batches):
-        raise InputError(
-            f"several processes need a learner that shares batches; got {type(learner).__name__}"
-        )
-    if not (processes.alone or likelihood.quadratic):
-        raise InputError(
-            f"the noise must be isotropic or per feature in several processes; got {likelihood.name}"
-        )
+    check_shared(processes, learner, likelihood)
     if len(data) < 1 or (heldout is not None and len(heldout) < 1):
         raise InputError("the training data and the held-out data must have at least one row each")
     generator = torch.Generator().manual_seed(seed)
@@ -177,25 +170,20 @@ def train(
         "device": device if processes.alone else device.partition(":")[0],
         "version": version("entrosparse"),
     }
-    source = _agreed_source(
-        processes,
-        settings,
+    source = processes.agreed(
         lambda: Source(learner, data, heldout, batch_size, device, sample_weight, generator, processes),
+        lambda made: _descriptions(settings | {"data": made.sample, "number of rows": made.n_rows}),
     )
     with as_many_threads_as_help(source.batch_size, source.sample.shape[1], n_components):
         started = time.perf_counter()
-        start_generator = torch.Generator().manual_seed(seed)
         rows, row_weight = source.start
 
-        def first_model() -> tuple[SparseCodingModel, Tensor]:
-            model = initial_model(rows, n_components, init, prior, start_generator, row_weight, likelihood)
-            if not learner.sees_all_rows:
-                model = with_fitting_scales(model, rows, row_weight)
-            return model.to("cpu"), start_generator.get_state()
+        def make(generator: torch.Generator) -> SparseCodingModel:
+            model = initial_model(rows, n_components, init, prior, generator, row_weight, likelihood)
+            return model if learner.sees_all_rows else with_fitting_scales(model, rows, row_weight)
 
-        model, generator_state = processes.from_first(first_model)
         snapshot = Snapshot(
-            state=learner.start(model.to(rows), rows, start_generator.set_state(generator_state)),
+            state=starting_state(learner, rows, seed, make, processes),
             generator=generator.get_state(),
             position=0,
             seconds=time.perf_counter() - started,
@@ -235,23 +223,45 @@ def train(
     return TrainingResult(course.model, course.history, course.state.inference, done)
 
 
-def _agreed_source(processes: Processes, settings: Mapping[str, Any], make: Callable[[], Source]) -> Source:
-    """Return the source of batches, once all processes have one, of like data and like settings."""
+def starting_state(
+    learner: Learner,
+    rows: Tensor,
+    seed: int,
+    make: Callable[[torch.Generator], SparseCodingModel],
+    processes: Processes,
+) -> Any:
+    """Return the state of a learner at a model that the first process makes for all."""
+    generator = torch.Generator()
+
+    def first() -> tuple[SparseCodingModel, Tensor]:
+        model = make(generator.manual_seed(seed))
+        return model.to("cpu"), generator.get_state()
+
+    model, generator_state = processes.from_first(first)
+    return learner.start(model.to(rows), rows, generator.set_state(generator_state))
+
+
+def check_shared(processes: Processes, learner: Learner, likelihood: Likelihood) -> None:
+    """Raise InputError if there are several processes and a part cannot be shared by them."""
     if processes.alone:
-        return make()
-    error: Exception | None = None
-    found: dict[str, str] = {}
-    source = None
-    try:
-        source = make()
-        for name, setting in {**settings, "data": source.sample, "number of rows": source.n_rows}.items():
-            with suppress(InputError):  # What has no words cannot be compared.
-                found[name] = in_words(setting, name)
-    except Exception as failure:
-        error = failure
-    processes.agree(found, error)
-    assert source is not None
-    return source
+        return
+    if not learner.shares_batches:
+        raise InputError(
+            f"several processes need a learner that shares batches; got {type(learner).__name__}"
+        )
+    if not likelihood.quadratic:
+        raise InputError(
+            f"the noise must be isotropic or per feature in several processes; got {likelihood.name}"
+        )
+
+
+def _descriptions(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings in words, but for those that cannot be told from others of their kind."""
+    found = {}
+    for name, setting in settings.items():
+        with suppress(InputError):
+            found[name] = in_words(setting, name)
+    return found
 
 
 def warn_of_noise_floor(share: float) -> None:
