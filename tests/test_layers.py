@@ -24,7 +24,7 @@ ROOMS = """
     estimators
     app
     reproduce
-    app.cli
+    app.commands app.cli
     __main__
 """
 ROOM = {f"entrosparse.{name}": k for k, room in enumerate(ROOMS.split("\n")) for name in room.split()}

@@ -406,7 +406,9 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(images, tmp_path, capsys, 
 
 
 def keep_each_minibatch(patch):
-    patch.setattr("entrosparse.app.cli._checkpoints", lambda out: Checkpoints(out / "checkpoints", 0.0))
+    patch.setattr(
+        "entrosparse.app.commands.fitting._checkpoints", lambda out: Checkpoints(out / "checkpoints", 0.0)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from entrosparse.app import cli
+from entrosparse.app.commands import fitting
 from entrosparse.inference import LowRankEncoder
 from entrosparse.learning import AdamLearner, BatchEM, Checkpoints, OnlineEM, RefinedEM, train
 
@@ -54,7 +55,7 @@ def run_command(folder: Path) -> None:
     rng = np.random.default_rng(3)
     image, run = folder / "image.npy", folder / "run"
     np.save(image, rng.normal(size=(40, 40)).cumsum(0).cumsum(1))
-    cli._checkpoints = lambda out: Checkpoints(out / "checkpoints", 0.0)
+    fitting._checkpoints = lambda out: Checkpoints(out / "checkpoints", 0.0)
     settings = ["--n-components=8", "--patch-size=4", "--n-patches=250", "--batch-size=64", "--epochs=3"]
     with redirect_stdout(None):
         if cli.main(["resume", str(run)] if run.exists() else ["fit", str(image), *settings, f"--out={run}"]):

@@ -1,0 +1,64 @@
+"""The command ``encode``: the codes of images or rows under the model of a run."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from entrosparse._files import write_atomically
+from entrosparse.app.commands import Command
+from entrosparse.app.terminal import new_parser, say
+
+
+def add_commands(commands: Any) -> dict[str, Command]:
+    """Add the command to a parser, and return what runs it."""
+    encode = new_parser("Infer the codes of data under a learned model.")
+    encode.add_argument("run", type=str, help="run folder")
+    encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
+    rows = "INPUT is a .npy or .npz array, one prepared data point per row"
+    encode.add_argument("--rows", action="store_true", help=rows)
+    kinds = "of the posteriors that are written, as in fit; that of the run by default"
+    encode.add_argument("--covariance", type=str, help=kinds)
+    encode.add_argument("--out", type=str, required=True, help="new file of the codes, .npz")
+    encode.add_argument("--overwrite", action="store_true", help="replace a file of codes that is there")
+    commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
+    return {"encode": _encode}
+
+
+def _encode(options: Namespace) -> int:
+    import numpy as np
+    import torch
+
+    from entrosparse._tables import read_rows
+    from entrosparse.app.runs import check_codes_file, load_run
+    from entrosparse.images import Patches, load_images, prepare_images, tile_patches
+    from entrosparse.inference import infer_in_chunks
+    from entrosparse.processes import Share, current_processes
+
+    out, processes = Path(options.out), current_processes()
+    processes.from_first(lambda: check_codes_file(out, options.overwrite))
+    run = load_run(options.run)
+    found: dict[str, Any] = {}
+    if options.rows:
+        data: Patches | np.ndarray = read_rows(Path(options.input), run.model.n_features, run.examples.dtype)
+    else:
+        prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
+        data = tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
+        found = {"positions": tiles.positions, "image_names": np.array(prepared.names)}
+
+    recipe = run.info.config.recipe
+    if options.covariance is not None:
+        recipe = replace(recipe, covariance=options.covariance)
+        recipe.validate()
+    solver = recipe.final_inference(run.model.n_components, run.model.dictionary.dtype)
+    chunks = infer_in_chunks(Share(data, processes), run.model, solver)
+    none = run.model.dictionary.new_zeros((0, run.model.n_components))
+    codes = [(none, none), *((q.mean, q.marginal_scale()) for _, _, q in chunks)]
+    for name, parts in zip(("mean", "marginal_scale"), zip(*codes, strict=True), strict=True):
+        found[name] = processes.gathered(torch.cat(parts)).numpy()
+    if processes.rank > 0:
+        return 0
+    write_atomically(out, lambda file: np.savez(file, **found))
+    say(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
+    return 0
