@@ -14,7 +14,7 @@ ROOMS = """
     posteriors
     likelihoods
     model
-    _tables statistics
+    _tables row_files statistics
     annealing
     objectives metrics
     inference

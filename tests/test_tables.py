@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrosparse._tables import as_rows, read_rows, stream
-from entrosparse.errors import FileFormatError, InputError
+from entrosparse._tables import as_rows, stream
+from entrosparse.errors import InputError
 from entrosparse.learning import OnlineEM, train
 
 N, D = 40, 5
@@ -190,46 +190,6 @@ def test_a_stream_is_passed_once_and_keeps_its_dtype(table):
 def test_a_stream_of_other_things_is_refused(batches, message):
     with pytest.raises(InputError, match=message):
         list(stream(iter(batches)))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", ["npy", "npz"])
-def test_rows_are_read_in_the_type_asked_for(table, tmp_path, kind, dtype):
-    path = tmp_path / f"rows.{kind}"
-    np.save(path, table) if kind == "npy" else np.savez(path, table)
-    rows = read_rows(path, D, np.dtype(dtype))
-    assert rows.dtype == dtype
-    np.testing.assert_array_equal(rows, table.astype(dtype))
-
-
-@pytest.mark.parametrize(
-    ("rows", "error", "message"),
-    [
-        (np.ones((3, D + 1)), InputError, "got shape (3, 6)"),
-        (np.ones(D), InputError, "got shape (5,)"),
-        (np.ones((0, D)), InputError, "got shape (0, 5)"),
-        (np.full((3, D), np.nan), InputError, "got NaN or infinite values"),
-        (np.full((3, D), "a"), FileFormatError, "it cannot be read as that"),
-        (np.full((3, D), None), FileFormatError, "it cannot be read as that"),
-    ],
-)
-def test_files_of_other_rows_are_refused(tmp_path, rows, error, message):
-    path = tmp_path / "rows.npy"
-    np.save(path, rows)
-    with pytest.raises(error) as caught:
-        read_rows(path, D, np.dtype(np.float32))
-    kinds = "a .npy file, or a .npz file of one array"
-    assert str(caught.value) == f"'{path}' must be {kinds}, of finite numbers in D = 5 columns; {message}"
-
-
-def test_files_that_hold_no_array_are_refused(table, tmp_path):
-    (tmp_path / "note.npz").write_text("no archive")
-    np.savez(tmp_path / "two.npz", table, table)
-    for name in ("note.npz", "two.npz"):
-        with pytest.raises(FileFormatError, match=f"{name}' must be .* cannot be read as that"):
-            read_rows(tmp_path / name, D, np.dtype(np.float32))
-    with pytest.raises(FileNotFoundError):
-        read_rows(tmp_path / "gone.npy", D, np.dtype(np.float32))
 
 
 @pytest.mark.parametrize("name", ["memory map", "zarr", "hdf5", "csr array"])

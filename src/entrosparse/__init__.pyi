@@ -42,6 +42,7 @@ from .priors import (
     PriorFamily,
     SkewedLaplace,
 )
+from .row_files import open_rows
 from .statistics import Statistics
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "evaluate",
     "exact_em",
     "load_run",
+    "open_rows",
     "optimal_scales",
     "train",
     "unit_columns",

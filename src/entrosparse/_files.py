@@ -98,6 +98,21 @@ def read_arrays(file: BinaryIO, limit: int) -> dict[str, "NDArray[Any]"]:
     return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
+def map_array(path: str | os.PathLike[str]) -> "NDArray[Any]":
+    """Map the array of a .npy file into memory, from which it is read where it is used; nothing is unpickled.
+
+    Raises
+    ------
+    Exception
+        Of nearly any kind, if the file is damaged.
+    """
+    import numpy as np  # Here, so that the command line starts without NumPy.
+
+    open_regular(path).close()
+    mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
 def most_bytes(file: BinaryIO) -> int:
     """Return to how many bytes a file may unpack: enough for any photograph, too few to fill the memory."""
     return max(2**28, 100 * os.fstat(file.fileno()).st_size)

@@ -1,10 +1,6 @@
-"""Tables in memory or on disk, read block by block so that only one block of rows is ever unpacked.
-
-Files of prepared data points, which the command takes, are read whole.
-"""
+"""Tables in memory or on disk, read block by block so that only one block of rows is ever unpacked."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -12,8 +8,7 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 
-from entrosparse._files import most_bytes, open_regular, read_arrays
-from entrosparse.errors import FileFormatError, InputError
+from entrosparse.errors import InputError
 
 
 @final
@@ -24,7 +19,8 @@ class TableRows:
     new C-contiguous array of shape (n, n_features). The table is read in ascending order, each row once.
 
     The table is anything with a shape, a dtype, and rows that are read by a slice or an ascending array of
-    integers. Its rows are returned as float32 if they are float32 or float16, else as float64.
+    integers. Its rows are returned as float32 if they are float32 or float16, else as float64, or as what is
+    asked for.
 
     Raises
     ------
@@ -35,7 +31,7 @@ class TableRows:
         If a chosen row does not exist.
     """
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: Any, dtype: Any = None) -> None:
         shape = tuple(table.shape or ())
         if len(shape) != 2 or 0 in shape:
             raise InputError(
@@ -43,8 +39,13 @@ class TableRows:
                 f"got shape {shape}"
             )
         self.n_rows, self.n_features = shape
-        self.dtype = _floating(table.dtype)
+        self.dtype = _floating(table.dtype if dtype is None else dtype)
         self._table = table
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and of columns."""
+        return self.n_rows, self.n_features
 
     def __len__(self) -> int:
         return self.n_rows
@@ -126,37 +127,6 @@ def stream(batches: Iterable[Any]) -> Iterator[NDArray[np.floating[Any]]]:
         yield rows[:].astype(first.dtype, copy=False)
     if first is None:
         raise InputError("the 'X' parameter must yield at least one batch; got none")
-
-
-def read_rows(path: Path, n_features: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Read prepared data points (N, D) from a ``.npy`` file, or from a ``.npz`` file of one array.
-
-    There is at least one data point, with ``n_features`` columns. Nothing is unpickled.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be opened.
-    FileFormatError
-        If it holds something else than one array of numbers.
-    InputError
-        If the array has another shape, or numbers that are not finite.
-    """
-    kind = "a .npy file, or a .npz file of one array, of finite numbers"
-    expected = f"'{path}' must be {kind} in D = {n_features} columns"
-    try:
-        with open_regular(path) as file:
-            (rows,) = read_arrays(file, most_bytes(file)).values()
-        rows = rows.astype(dtype)
-    except (OSError, FileFormatError):
-        raise
-    except Exception as error:
-        raise FileFormatError(f"{expected}; it cannot be read as that") from error
-    if rows.ndim != 2 or rows.shape[1] != n_features or len(rows) == 0:
-        raise InputError(f"{expected}; got shape {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise InputError(f"{expected}; got NaN or infinite values")
-    return rows
 
 
 def _floating(dtype: Any) -> np.dtype[Any]:

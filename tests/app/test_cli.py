@@ -343,12 +343,12 @@ def test_a_missing_run_is_refused(tmp_path, capsys, command):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.ones((3, 15)), "D = 16 columns; got shape (3, 15)"),
-        (np.ones(16), "got shape (16,)"),
-        (np.ones((0, 16)), "got shape (0, 16)"),
-        (np.full((3, 16), np.nan), "got NaN or infinite values"),
-        (np.full((3, 16), "a"), "cannot be read as that"),
-        (np.full((3, 16), None), "cannot be read as that"),
+        (np.ones((3, 15)), "must have 16 columns, as those that the run learned from; got 15"),
+        (np.ones(16), "of shape (16,)"),
+        (np.ones((0, 16)), "of shape (0, 16)"),
+        (np.full((3, 16), np.inf), "got 48 infinite entries"),
+        (np.full((3, 16), "a"), "must hold real numbers"),
+        (np.full((3, 16), None), "cannot be read as a table"),
     ],
 )
 def test_encode_refuses_rows(run, tmp_path, capsys, rows, message):

@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from entrosparse._files import write_atomically
 from entrosparse.app.commands import Command
 from entrosparse.app.terminal import new_parser, say
+from entrosparse.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def add_commands(commands: Any) -> dict[str, Command]:
@@ -16,7 +20,7 @@ def add_commands(commands: Any) -> dict[str, Command]:
     encode = new_parser("Infer the codes of data under a learned model.")
     encode.add_argument("run", type=str, help="run folder")
     encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
-    rows = "INPUT is a .npy or .npz array, one prepared data point per row"
+    rows = "INPUT is a table, one prepared data point a row: .npy, .npz, .zarr, .h5::name, .csv or .parquet"
     encode.add_argument("--rows", action="store_true", help=rows)
     kinds = "of the posteriors that are written, as in fit; that of the run by default"
     encode.add_argument("--covariance", type=str, help=kinds)
@@ -30,9 +34,8 @@ def _encode(options: Namespace) -> int:
     import numpy as np
     import torch
 
-    from entrosparse._tables import read_rows
     from entrosparse.app.runs import check_codes_file, load_run
-    from entrosparse.images import Patches, load_images, prepare_images, tile_patches
+    from entrosparse.images import load_images, prepare_images, tile_patches
     from entrosparse.inference import infer_in_chunks
     from entrosparse.processes import Share, current_processes
 
@@ -41,7 +44,7 @@ def _encode(options: Namespace) -> int:
     run = load_run(options.run)
     found: dict[str, Any] = {}
     if options.rows:
-        data: Patches | np.ndarray = read_rows(Path(options.input), run.model.n_features, run.examples.dtype)
+        data: Any = _CheckedRows(options.input, run.model.n_features)
     else:
         prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
         data = tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
@@ -52,8 +55,8 @@ def _encode(options: Namespace) -> int:
         recipe = replace(recipe, covariance=options.covariance)
         recipe.validate()
     solver = recipe.final_inference(run.model.n_components, run.model.dictionary.dtype)
-    chunks = infer_in_chunks(Share(data, processes), run.model, solver)
     none = run.model.dictionary.new_zeros((0, run.model.n_components))
+    chunks = infer_in_chunks(Share(data, processes), run.model, solver)
     codes = [(none, none), *((q.mean, q.marginal_scale()) for _, _, q in chunks)]
     for name, parts in zip(("mean", "marginal_scale"), zip(*codes, strict=True), strict=True):
         found[name] = processes.gathered(torch.cat(parts)).numpy()
@@ -62,3 +65,29 @@ def _encode(options: Namespace) -> int:
     write_atomically(out, lambda file: np.savez(file, **found))
     say(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
     return 0
+
+
+class _CheckedRows:
+    """Rows of so many columns in a file, whose numbers are checked as they are read."""
+
+    def __init__(self, source: str, n_features: int) -> None:
+        from entrosparse.row_files import open_rows
+
+        self._rows = open_rows(source)
+        if self._rows.n_features != n_features:
+            raise InputError(
+                f"the rows of '{source}' must have {n_features} columns, as those that the run learned from; "
+                f"got {self._rows.n_features}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, part: slice) -> "torch.Tensor":
+        import torch
+
+        from entrosparse.model import check_data
+
+        x = torch.from_numpy(self._rows[part])
+        check_data(x, "input")
+        return x
