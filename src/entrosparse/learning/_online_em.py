@@ -11,7 +11,7 @@ from entrosparse.inference import LEARNING_SWEEPS, Inference
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._m_step import preconditioned_step, scale_step
-from entrosparse.learning._turns import take_turn
+from entrosparse.learning._turns import sum_up
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.statistics import Statistics
 
@@ -96,8 +96,7 @@ class OnlineEM(Learner):
         """Return the state after one minibatch."""
         model, weights = state.moving, batch.weights
         shared = batch.sample_weight, batch.processes
-        turn = take_turn(batch.x, model, state.inference, weights, None, *shared)
-        record = turn.statistics
+        record, _ = sum_up(batch.x, model, state.inference, weights, None, *shared)
         size = float(record.total_weight) / min(_MOST, max(_LEAST, _PER_LATENT * model.n_components))
         record, rate = record.normalized(), min(1.0, size)
         before, last = (state.n_blocks, state.curvature) if weights == state.weights else (0.0, None)

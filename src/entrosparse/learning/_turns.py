@@ -44,7 +44,7 @@ class Turn:
     statistics: Statistics
 
 
-def take_turn(
+def sum_up(
     x: Tensor,
     model: SparseCodingModel,
     inference: Inference,
@@ -52,8 +52,8 @@ def take_turn(
     start: Diagonal | None = None,
     sample_weight: Tensor | None = None,
     processes: Processes = ALONE,
-) -> Turn:
-    """Infer all data points chunk by chunk, sum up, and set λ and σ² to their optimum.
+) -> tuple[Statistics, Diagonal]:
+    """Infer all data points chunk by chunk; return the sums over all processes, and the marginals found here.
 
     Parameters
     ----------
@@ -86,6 +86,20 @@ def take_turn(
     statistics: Statistics = reduce(add, records)
     if not processes.alone:
         statistics = statistics.with_numbers(processes.sum(statistics.numbers))
+    return statistics, Diagonal(torch.cat(means), torch.cat(scales))
+
+
+def take_turn(
+    x: Tensor,
+    model: SparseCodingModel,
+    inference: Inference,
+    weights: EntropyWeights = EntropyWeights(),
+    start: Diagonal | None = None,
+    sample_weight: Tensor | None = None,
+    processes: Processes = ALONE,
+) -> Turn:
+    """Infer all data points, sum up, and set λ and σ² to their optimum; parameters are those of `sum_up`."""
+    statistics, marginals = sum_up(x, model, inference, weights, start, sample_weight, processes)
     model = with_optimal_scales(model, statistics)
     least = torch.finfo(x.dtype).tiny ** 0.4  # For data of zeros, λ and σ² fall for ever.
     return Turn(
@@ -95,7 +109,7 @@ def take_turn(
             noise_variance=model.noise_variance.clamp_min(least),
         ),
         entropy_elbo(statistics, weights),
-        Diagonal(torch.cat(means), torch.cat(scales)),
+        marginals,
         statistics,
     )
 

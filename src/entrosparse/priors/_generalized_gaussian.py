@@ -1,7 +1,7 @@
 """The generalized Gaussian prior, whose shape is given or learned."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from numbers import Real
 from typing import ClassVar, final
 
@@ -76,23 +76,24 @@ class GeneralizedGaussian(PriorFamily):
             if self.shape not in _LEARNED:
                 return torch.full_like(statistic[0], self.first_shape)
             ends = _powers.LEAST_SHAPE, _powers.MOST_SHAPE
-            candidates = torch.linspace(*ends, _CANDIDATES, dtype=statistic.dtype, device=statistic.device)
-            least = self._entropy(statistic, candidates.unsqueeze(1)).argmin(0)
-            shape = candidates[least.clamp(1, _CANDIDATES - 2)]
+            candidates, to_values = (part.to(statistic) for part in _candidates())
+            logarithms = _logarithms(statistic)
+            least = self._entropy(to_values @ logarithms, candidates).argmin(0)
+            shape = candidates.squeeze(1)[least.clamp(1, _CANDIDATES - 2)]
             for gap in (_GAP, 0.1 * _GAP, 0.01 * _GAP):  # Minima of parabolas.
                 shape = shape.clamp(ends[0] + gap, ends[1] - gap)
                 around = torch.stack([shape - gap, shape, shape + gap])
-                before, at, after = self._entropy(statistic, around)
+                before, at, after = self._entropy(_interpolated(logarithms, around), around)
                 bend = (before - 2.0 * at + after).clamp_min(torch.finfo(at.dtype).tiny)
                 shape = shape + gap * (0.5 * (before - after) / bend).clamp(-1.0, 1.0)
             return shape
 
-    def _entropy(self, statistic: Tensor, shape: Tensor) -> Tensor:
+    def _entropy(self, log_moment: Tensor, shape: Tensor) -> Tensor:
         """Return the entropies (P, H) at shapes (P, 1) or (P, H) and their best scales, up to a constant.
 
         Of latents that share a shape it is their mean.
         """
-        entropy = _unit_entropy(shape) + self._log_moment(statistic, shape) / shape
+        entropy = _unit_entropy(shape) + log_moment / shape
         return entropy.mean(1, keepdim=True).expand_as(entropy) if self.shape == "shared" else entropy
 
     def at(self, shape: Tensor | None) -> "Power":
@@ -104,29 +105,45 @@ class GeneralizedGaussian(PriorFamily):
     def member_statistic(self, statistic: Tensor, shape: Tensor | None) -> Tensor:
         """Return ``E|z_h|^p`` at these shapes."""
         assert shape is not None
-        return self._log_moment(statistic, shape.unsqueeze(0)).exp().squeeze(0)
+        if self.shape not in _LEARNED:
+            return statistic.squeeze(0)
+        return _interpolated(_logarithms(statistic), shape.unsqueeze(0)).exp().squeeze(0)
 
     def _nodes(self, like: Tensor) -> Tensor:
         """Return the shapes at which moments are summed, shape (K, 1, 1)."""
         if self.shape not in _LEARNED:
             return like.new_full((1, 1, 1), self.first_shape)
-        return self._unit_nodes(like).mul(_HALF_RANGE).add(_CENTRE).reshape(-1, 1, 1).to(like)
+        return _unit_nodes().mul(_HALF_RANGE).add(_CENTRE).reshape(-1, 1, 1).to(like)
 
-    def _unit_nodes(self, like: Tensor) -> Tensor:
-        angles = torch.arange(_NODES, dtype=torch.float64, device=like.device).add(0.5).mul(torch.pi / _NODES)
-        return torch.cos(angles)
 
-    def _log_moment(self, statistic: Tensor, shape: Tensor) -> Tensor:
-        """Interpolate ``log E|z_h|^p`` to other shapes (P, 1) or (P, H), given moments (K, H)."""
-        logarithms = statistic.clamp_min(torch.finfo(statistic.dtype).tiny).log()
-        if self.shape not in _LEARNED:
-            return logarithms.expand(len(shape), -1)
-        nodes = self._unit_nodes(statistic)
-        to_coefficients = torch.linalg.inv(_powers.chebyshev_values(nodes, _NODES - 1).T).to(statistic)
-        values = _powers.chebyshev_values(_powers.unit_interval(shape.to(statistic)), _NODES - 1)
-        return torch.einsum(
-            "kph,kh->ph", values.expand(-1, -1, statistic.shape[1]), to_coefficients @ logarithms
-        )
+def _logarithms(statistic: Tensor) -> Tensor:
+    """Return ``log E|z_h|^p`` at the nodes (K, H)."""
+    return statistic.clamp_min(torch.finfo(statistic.dtype).tiny).log()
+
+
+def _interpolated(logarithms: Tensor, shape: Tensor) -> Tensor:
+    """Return ``log E|z_h|^p`` at other shapes (P, H), given that at the nodes (K, H)."""
+    values = _powers.chebyshev_values(_powers.unit_interval(shape.to(logarithms)), _NODES - 1)
+    return torch.einsum("kph,kh->ph", values, _to_coefficients().to(logarithms) @ logarithms)
+
+
+def _unit_nodes() -> Tensor:
+    """Return the Chebyshev nodes (K,) in [−1, 1]."""
+    return torch.cos(torch.arange(_NODES, dtype=torch.float64).add(0.5).mul(torch.pi / _NODES))
+
+
+@cache
+def _to_coefficients() -> Tensor:
+    """Return the matrix (K, K) from values at the nodes to coefficients of Chebyshev polynomials."""
+    return torch.linalg.inv(_powers.chebyshev_values(_unit_nodes(), _NODES - 1).T)
+
+
+@cache
+def _candidates() -> tuple[Tensor, Tensor]:
+    """Return the shapes (P, 1) that are compared, and the matrix (P, K) to values at them."""
+    shapes = torch.linspace(_powers.LEAST_SHAPE, _powers.MOST_SHAPE, _CANDIDATES, dtype=torch.float64)
+    values = _powers.chebyshev_values(_powers.unit_interval(shapes), _NODES - 1)
+    return shapes.unsqueeze(1), values.T @ _to_coefficients()
 
 
 _CENTRE = 0.5 * (_powers.MOST_SHAPE + _powers.LEAST_SHAPE)
