@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+import cost
 import device
 import estimator
 import learning
@@ -33,6 +34,7 @@ MEASUREMENTS = {
     "steps": steps.measure,
     "threads": threads.measure,
     "processes": processes.measure,
+    "cost": cost.measure,
     "starting": starting.measure,
     "scaling": scaling.measure,
     "learning": learning.measure,

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from entrosparse.app import plots
 from entrosparse.inference import LEARNING_SWEEPS
 from entrosparse.learning import Batch, OnlineEM
 from measuring import Bench, Line, Part, seconds, started
@@ -40,6 +41,8 @@ class Machine:
         Operations a second of a process, in what is done for each row, and once in a step.
     latency, bandwidth : float
         Of a sum: seconds a round of messages, and bytes a second.
+    overhead : float
+        Seconds of a step whatever its size: the starts of its kernels on a GPU.
     """
 
     name: str
@@ -47,11 +50,12 @@ class Machine:
     step_rate: float
     latency: float
     bandwidth: float
+    overhead: float = 0.0
 
     def step(self, n_components: int, n_features: int, rows: int, n_processes: int) -> float:
         """Seconds of a step of so many rows, in so many processes."""
         own = rows / n_processes * per_row(n_components, n_features) / self.row_rate
-        once = per_step(n_components, n_features) / self.step_rate
+        once = self.overhead + per_step(n_components, n_features) / self.step_rate
         if n_processes == 1:
             return own + once
         n_bytes = 8 * (n_components**2 + n_features * n_components)
@@ -121,24 +125,68 @@ def _work() -> list[float]:
     return found
 
 
-# Rates as makers say; a GPU is taken to reach a third of its products in float32, as cores do here.
-_GPU_RATE, _CORE_SHARE = 60e12 / 3, 0.7  # 0.7: many busy cores share their memory
-_NODE_CORES = 32
+# --- what is foreseen
+
+# A GPU is taken to reach a third of its products in float32, as cores do here, and to start some 400 kernels
+# in a step; many busy cores of a machine share their memory.
+_GPU_RATE, _GPU_OVERHEAD = 60e12 / 3, 2e-3
+_CORE_SHARE, _NODE_CORES = 0.7, 32
+CASES = {
+    "H = 100, minibatches of 512": (100, 256, 512),
+    "H = 400, minibatches of 2,048": (400, 256, 2048),
+    "H = 1,000, minibatches of 16,384": (1000, 256, 16_384),
+    "H = 4,096, D = 1,024, minibatches of 16,384": (4096, 1024, 16_384),
+}
+ROWS_OF_AN_EPOCH = 10**9
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def machines(cost: dict[str, Any], n_components: int) -> dict[str, Machine]:
-    """Return this machine, and larger ones, for the number of fields that is nearest among the measured."""
+def machines(cost: dict[str, Any], n_components: int) -> list[tuple[Machine, int]]:
+    """Return kinds of machines with how many of them are used, at the measured number of fields nearest."""
     nearest = min(cost["rates"], key=lambda h: abs(math.log(int(h) / n_components)))
     row_rate, step_rate = cost["rates"][nearest]
-    here = Machine("processes of this machine", row_rate, step_rate, cost["latency"], cost["bandwidth"])
     cores = _CORE_SHARE * _NODE_CORES
-    return {
-        "here": here,
-        "gpus": Machine("GPUs of one node, 20 Tflop/s each", _GPU_RATE, _GPU_RATE, 2e-5, 2e11),
-        "nodes": Machine(
-            f"nodes of {_NODE_CORES} cores, 100 Gbit/s", row_rate * cores, step_rate * cores, 5e-5, 1e10
-        ),
-    }
+    return [
+        (Machine("cores like those here", row_rate, step_rate, cost["latency"], cost["bandwidth"]), 2),
+        (Machine("GPUs of one machine", _GPU_RATE, _GPU_RATE, 2e-5, 2e11, _GPU_OVERHEAD), 8),
+        (Machine("machines of 32 cores", row_rate * cores, step_rate * cores, 5e-5, 1e10), 64),
+    ]
+
+
+def page(cost: dict[str, Any]) -> str:
+    """Return the table of what is foreseen, in Markdown."""
+    rows = []
+    for case, (n_components, n_features, minibatch) in CASES.items():
+        for machine, count in machines(cost, n_components):
+            one, many = (machine.step(n_components, n_features, minibatch, k) for k in (1, count))
+            hours = ROWS_OF_AN_EPOCH / minibatch * many / 3600
+            rows.append(
+                f"| {case} | {count} {machine.name} | {one * 1e3:.3g} | {many * 1e3:.3g} | {one / many:.1f} "
+                f"| {hours:,.1f} |"
+            )
+    return "\n".join(rows)
+
+
+def draw(cost: dict[str, Any]) -> Any:
+    """Draw the speed-up against the number of processes."""
+    figure, grid = plots.panels(1, 3, (11.0, 3.6))
+    for k, axes in enumerate(grid):
+        for colour, (case, (n_components, n_features, minibatch)) in zip(
+            plots.PALETTE, CASES.items(), strict=False
+        ):
+            machine, _ = machines(cost, n_components)[k]
+            steps = [machine.step(n_components, n_features, minibatch, count) for count in COUNTS]
+            axes.loglog(
+                COUNTS, [steps[0] / step for step in steps], "o-", color=colour, label=case, markersize=4
+            )
+        axes.loglog(COUNTS, COUNTS, color=plots.INK, linestyle=":", linewidth=1)
+        axes.set(title=machine.name, xlabel="number of them")
+        axes.set_xticks(COUNTS, [str(count) for count in COUNTS])
+        axes.set_yticks(COUNTS, [str(count) for count in COUNTS])
+        axes.minorticks_off()
+    grid[0].set(ylabel="speed-up of a step")
+    grid[0].legend(frameon=False, fontsize=7.5, labelcolor=plots.INK)
+    return figure
 
 
 if __name__ == "__main__":
