@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from entrosparse import SparseCoding
 from entrosparse.errors import ConvergenceWarning
+from entrosparse.reproduce.shared.quiet_fits import quietly
 from measuring import Bench, Line, Part, timed
 
 PATIENCE, QUICK_PATIENCE = 60, 15  # seconds until learning from wide data is stopped
@@ -75,7 +75,8 @@ def digits(bench: Bench) -> list[Line]:
         if bench.quick and n_components > 64:
             continue
         coding = SparseCoding(n_components, algorithm="batch", random_state=0)
-        took = timed(lambda coding=coding: _quietly(lambda: coding.fit(X)))
+        with quietly(ConvergenceWarning):
+            took = timed(lambda coding=coding: coding.fit(X))
         note = f"{coding.n_iter_} iterations, ELBO {coding.elbo_:.2f}"
         lines.append(Line("digits", f"1,797 x 64, H = {n_components}, batch", took, "s", target, note))
     return lines
@@ -93,8 +94,8 @@ def stream(bench: Bench) -> Line:
         for batch in np.array_split(X, n_batches):
             streaming.partial_fit(batch)
 
-    took = timed(lambda: _quietly(learn))
-    fitted = timed(lambda: _quietly(lambda: whole.fit(X)))
+    with quietly(ConvergenceWarning):
+        took, fitted = timed(learn), timed(lambda: whole.fit(X))
     less = streaming.score(bench.heldout) - whole.score(bench.heldout)
     note = f"held out; {took:.1f} s against {fitted:.1f} s"
     return Line(
@@ -105,9 +106,3 @@ def stream(bench: Bench) -> Line:
         bench.in_full("≥-0.2"),
         note,
     )
-
-
-def _quietly(work) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        work()

@@ -2,20 +2,24 @@
 
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+
+import numpy as np
 
 from courses import Judged, course, curve, judged
 from entrosparse.inference import FullInference
 from entrosparse.learning import OnlineEM, evaluate
+from entrosparse.reproduce.shared import peers
 from entrosparse.reproduce.shared.gradient_em import GradientEM
 from measuring import PHOTOGRAPHS, Bench, Line, Part, Point, bound, principal_directions
-from peers import PENALTIES, Learned, fast_ica, scikit_learn, spams
 
 H = 100
 MOMENTS = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30)  # epochs
 END = 10  # epochs of a run, as the command has by default
 SEEDS = (0, 1, 2)
+PENALTIES = (0.1, 0.2, 0.4)  # of ½‖x − Wz‖² + penalty ‖z‖₁, tried for each peer
 
 ANYTIME = {"natural-images": {1: 4.0, 2: 5.4, 3: 6.0}}
 FINAL = {"natural-images": 6.45, PHOTOGRAPHS: 10.1}
@@ -96,7 +100,7 @@ def _peers(bench: Bench) -> dict[str, dict[str, list[Point]]]:
         f"the paper's EM, best in {epochs} epochs": papers,
         f"SPAMS, best in {share} minibatches": {"SPAMS": spams_points(bench, H, share)},
         "scikit-learn, best of one pass": {"scikit-learn": scikit_learn_points(bench, len(bench.train))},
-        "FastICA": {"FastICA": _points(bench, [fast_ica(bench.train, H)])},
+        "FastICA": {"FastICA": _points(bench, [lambda: peers.fast_ica(bench.train, H)])},
     }
 
 
@@ -141,21 +145,21 @@ def passing_line(
 def scikit_learn_points(bench: Bench, n_patches: int) -> list[Point]:
     """Seconds and bound of one pass of so many patches, for each penalty."""
     data = bench.train[:n_patches]
-    return _points(bench, [scikit_learn(data, H, penalty) for penalty in penalties(bench)])
+    return _points(bench, [partial(peers.scikit_learn, data, H, penalty) for penalty in penalties(bench)])
 
 
 def spams_points(bench: Bench, n_components: int, minibatches: int) -> list[Point]:
     """Seconds and bound after so many minibatches, for each penalty."""
-    learned = [spams(bench.train, n_components, penalty, minibatches) for penalty in penalties(bench)]
-    return _points(bench, learned)
+    learn = partial(peers.spams, bench.train, n_components, n_batches=minibatches)
+    return _points(bench, [partial(learn, penalty) for penalty in penalties(bench)])
 
 
 def penalties(bench: Bench) -> tuple[float, ...]:
     return PENALTIES[1:2] if bench.quick else PENALTIES
 
 
-def _points(bench: Bench, learned: list[Learned]) -> list[Point]:
-    return [(each.seconds, bound(each.dictionary, bench)) for each in learned]
+def _points(bench: Bench, works: list[Callable[[], np.ndarray]]) -> list[Point]:
+    return [(each.seconds, bound(each.dictionary, bench)) for each in map(peers.learned, works)]
 
 
 def measure_full_covariance(bench: Bench) -> Part:

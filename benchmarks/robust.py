@@ -1,6 +1,5 @@
 """Whether learning ever makes a model worse than its start, on odd pictures and on small tables."""
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ from entrosparse.errors import ConvergenceWarning
 from entrosparse.images import Image, default_images, prepare_images, random_patches
 from entrosparse.learning import Floors, evaluate, initial_model
 from entrosparse.priors import Laplace
+from entrosparse.reproduce.shared.quiet_fits import quietly
 from measuring import Bench, Line, Part
 
 SIDE = 8
@@ -51,8 +51,7 @@ def _gain(X: np.ndarray, algorithm: str) -> float:
     n_components = min(X.shape[1], MOST_COMPONENTS)
     generator = torch.Generator().manual_seed(0)
     start = initial_model(x, n_components, "ica", Laplace(), generator).dictionary.numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quietly(ConvergenceWarning):
         coding = SparseCoding(init=start, algorithm=algorithm, random_state=0).fit(X)
     return _judged(coding.components_.T, x) - _judged(start, x)
 

@@ -1,12 +1,13 @@
 """How near an epoch, an E-step and an encoder's epoch are to what the machine allows."""
 
-import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
+from sklearn.decomposition import sparse_encode
+from sklearn.exceptions import ConvergenceWarning
 
-from entrosparse.errors import ConvergenceWarning
 from entrosparse.inference import (
     LEARNING_SWEEPS,
     DiagonalEncoder,
@@ -17,8 +18,8 @@ from entrosparse.inference import (
 )
 from entrosparse.learning import AdamLearner, Batch, Learner, OnlineEM, train
 from entrosparse.model import SparseCodingModel
+from entrosparse.reproduce.shared.quiet_fits import quietly
 from measuring import Bench, Line, Part, elbos, ratio, started
-from peers import lasso_codes
 
 H, D, MINIBATCH = 100, 256, 512
 
@@ -62,6 +63,24 @@ def encode(bench: Bench, model: SparseCodingModel) -> Part:
         note = f"{own:.0f} against {took / n * 1e6:.0f} µs a patch; every patch within 1e-3 nats"
         lines.append(Line("encode", name, times, "x", "≥5" if "SPAMS" in name else "", note))
     return Part(lines)
+
+
+def lasso_codes(
+    data: np.ndarray, dictionary: np.ndarray, penalty: float
+) -> Mapping[str, Callable[[], object]]:
+    """Lasso codes of the data by each library, as works to time."""
+    from spams import lasso
+
+    columns, atoms = np.asfortranarray(data.T), np.asfortranarray(dictionary)
+
+    def by_scikit_learn() -> None:
+        with quietly(ConvergenceWarning):
+            sparse_encode(data, dictionary.T, algorithm="lasso_cd", alpha=penalty, n_jobs=1)
+
+    return {
+        "SPAMS lasso": lambda: lasso(columns, D=atoms, lambda1=penalty, numThreads=1),
+        "scikit-learn lasso_cd": by_scikit_learn,
+    }
 
 
 def roofline(bench: Bench) -> Part:
@@ -147,8 +166,7 @@ def _missing_line(data: np.ndarray, model: SparseCodingModel, noise: float, targ
     model, infer = replace(model, noise_variance=torch.tensor(noise)), DiagonalInference(1e-3)
 
     def codes(rows: torch.Tensor) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        with quietly(ConvergenceWarning):
             for _ in infer_in_chunks(rows, model, infer):
                 pass
 

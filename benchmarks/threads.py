@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +11,7 @@ from entrosparse.errors import ConvergenceWarning
 from entrosparse.inference import DiagonalInference, infer_in_chunks
 from entrosparse.learning import OnlineEM, train
 from entrosparse.model import SparseCodingModel
+from entrosparse.reproduce.shared.quiet_fits import quietly
 from measuring import Bench, Line, Part, timed
 
 H = 100
@@ -81,7 +81,6 @@ def _encode(rows: np.ndarray, model: SparseCodingModel) -> float:
 def _epoch(bench: Bench, n_rows: int, batch_size: int, n_components: int) -> float:
     """Seconds of an epoch, without its start and its figures."""
     options = {"n_components": n_components, "epochs": 1, "batch_size": batch_size, "init": "data"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quietly(ConvergenceWarning):
         start, end = train(OnlineEM(), bench.train[:n_rows], bench.heldout[:64], **options).history
     return end.seconds - start.seconds

@@ -5,7 +5,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from entrosparse import SparseCoding
 from entrosparse.errors import ConvergenceWarning
+from entrosparse.reproduce.shared.quiet_fits import quietly
 from learning import H, scikit_learn_points
 from measuring import Bench, Line, Part, bound, timed
 
@@ -65,8 +65,7 @@ def measure_estimator(bench: Bench) -> Part:
 def _fitted(bench: Bench, n_patches: int, epochs: int) -> tuple[float, float]:
     """Seconds of a fit, and the held-out bound of its dictionary."""
     coding = SparseCoding(H, algorithm="online", max_epochs=epochs, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quietly(ConvergenceWarning):
         took = timed(lambda: coding.fit(bench.train[:n_patches]))
     return took, bound(coding.components_.T.astype(np.float32), bench) if n_patches > 512 else 0.0
 

@@ -1,9 +1,8 @@
 """Section 4.2: the ELBO of dictionaries that were learned by other means."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -19,14 +18,14 @@ from entrosparse.model import SparseCodingModel
 from entrosparse.priors import Laplace
 from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
 from entrosparse.reproduce.framework.patches import PAPER, SMOKE, PatchConfig, PatchData, draw_patches
-from entrosparse.reproduce.shared.quiet_fits import quietly
+from entrosparse.reproduce.shared import peers
 
 _OURS, _BASELINE, _FILE = "entropy ELBO", "PCA", "file"
 _SAMPLE = 4096  # patches from which the first λ and σ² are computed
 _MADE_UP = 1.0  # nats below the entropy ELBO at most, if the best penalty makes up for it
 _WATCHED = 256  # held-out patches whose ELBO is reported during learning
 
-_Learn = Callable[[], NDArray[np.float32]]
+_Learn = Callable[[], NDArray[Any]]
 
 
 @final
@@ -129,22 +128,10 @@ def _given(config: ExternalDictionaryConfig) -> dict[str, _Learn]:
 
 def _learners(data: PatchData, config: ExternalDictionaryConfig) -> dict[str, _Learn]:
     """Return what makes a dictionary (D, H), by name."""
-    from sklearn.decomposition import PCA, FastICA, MiniBatchDictionaryLearning
-
     x, h, seed = data.train, config.n_components, config.seed
 
     def penalized(penalty: float) -> _Learn:
-        learner = MiniBatchDictionaryLearning(
-            h,
-            alpha=penalty,
-            max_iter=config.penalty_epochs,
-            batch_size=64,
-            fit_algorithm="cd",
-            tol=0.0,
-            max_no_improvement=None,
-            random_state=seed,
-        )
-        return lambda: learner.fit(x).components_.T
+        return lambda: peers.scikit_learn(x, h, penalty, config.penalty_epochs, batch_size=64, seed=seed)
 
     def by_entropies() -> NDArray[np.float32]:
         result = config.train(OnlineEM(), x, data.heldout[:_WATCHED])
@@ -153,8 +140,8 @@ def _learners(data: PatchData, config: ExternalDictionaryConfig) -> dict[str, _L
     return {
         _OURS: by_entropies,
         **{_name(penalty): penalized(penalty) for penalty in config.penalties},
-        "FastICA": lambda: FastICA(h, whiten="unit-variance", random_state=seed).fit(x).mixing_,
-        _BASELINE: lambda: PCA(h, random_state=seed).fit(x).components_.T,
+        "FastICA": lambda: peers.fast_ica(x, h, max_iterations=200, seed=seed),
+        _BASELINE: lambda: peers.pca(x, h, seed),
     }
 
 
@@ -163,17 +150,14 @@ def _name(penalty: float) -> str:
 
 
 def _judge(learn: _Learn, data: PatchData, config: ExternalDictionaryConfig) -> _Judged:
-    started = time.perf_counter()
-    with quietly():
-        dictionary = learn().copy()
-    seconds = time.perf_counter() - started
-    rows = torch.from_numpy(data.train[:_SAMPLE])
-    start = initial_model(rows, dictionary.shape[1], dictionary, Laplace(), torch.Generator())
+    found = peers.learned(learn, config.seed)
+    rows, h = torch.from_numpy(data.train[:_SAMPLE]), found.dictionary.shape[1]
+    start = initial_model(rows, h, found.dictionary, Laplace(), torch.Generator())
     turn = evaluate(start, data.test)
     index = gini(turn.marginals.mean)
     return _Judged(
         model=turn.model,
-        seconds=seconds,
+        seconds=found.seconds,
         elbo=float(turn.terms.elbo),
         gini=(float(index.mean()), float(index.std(correction=0))),
         localization=float(localization(start.dictionary, config.shape).median()),

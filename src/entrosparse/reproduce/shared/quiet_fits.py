@@ -1,4 +1,4 @@
-"""Fits by other libraries without what they warn of."""
+"""Fits without the warnings that are part of what is measured."""
 
 import warnings
 from collections.abc import Iterator
@@ -6,8 +6,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Silence all warnings: early stops and dependent atoms are part of what is compared."""
+def quietly(category: type[Warning] = Warning) -> Iterator[None]:
+    """Silence warnings of a category, for work that is judged by its result, however it ended.
+
+    scikit-learn's ``ConvergenceWarning`` includes that of this package.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", category)
         yield
