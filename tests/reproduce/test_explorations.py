@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from entrosparse.errors import InputError
 from entrosparse.images import bars
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.posteriors import Diagonal
 from entrosparse.reproduce.experiments import comparison, noise, posteriors, prior_shape, robustness
 from entrosparse.reproduce.framework.results import load_results
 from entrosparse.reproduce.framework.running import reproduce
+from entrosparse.reproduce.shared import peers
 
 
 def row(*shares):
@@ -81,7 +83,7 @@ def judged(scale):
     dictionary = np.linalg.qr(rng.normal(size=(6, 6)))[0].astype(np.float32)
     x = (scale * data).astype(np.float32)
     config = comparison.ComparisonConfig(n_components=6, n_active=(1, 3, 6))
-    return comparison._judge(dictionary, 1.0, x[:200], x[200:], scale / 255, config)
+    return comparison._judge(peers.Learned(dictionary, 1.0), x[:200], x[200:], scale / 255, config)
 
 
 def test_bits_and_errors_do_not_depend_on_the_unit_of_the_pixels():
@@ -94,7 +96,7 @@ def test_bits_and_errors_do_not_depend_on_the_unit_of_the_pixels():
 
 def test_a_peer_is_shown_with_the_penalty_that_is_best_for_it():
     def runs(*bits):
-        return [comparison._Measured(value, [1.0 / value], 0.5, 1.0) for value in bits]
+        return [comparison._Measured(4, value, [1.0 / value], 0.5, 1.0) for value in bits]
 
     by_penalty = {0.1: runs(5.0, 6.0), 0.3: runs(4.0, 6.0), 1.0: runs(7.0, 7.0)}
     assert comparison._best(by_penalty, comparison._bits)[0] == 0.3
@@ -113,6 +115,28 @@ def test_grey_images_have_one_channel_and_spams_may_be_missing(tmp_path, monkeyp
     assert "SPAMS" not in result.numbers["9"]
     assert {"entropy ELBO", "PCA", "FastICA", "scikit-learn"} == set(result.numbers["9"])
     json.dumps(result.numbers, allow_nan=False)
+
+
+def test_methods_without_so_many_atoms_are_compared_with_what_they_have(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "grey.npy", rng.normal(size=(40, 40)).cumsum(0).cumsum(1))
+    tiny = {"images": str(tmp_path / "grey.npy"), "patch_sizes": (3,), "n_active": (1, 11), "n_runs": 1}
+    reproduce(["comparison"], tmp_path / "out", "smoke", tiny | {"n_components": 12})
+    (result,) = load_results(tmp_path / "out")
+    (table,) = result.tables
+    place = table.columns.index("H")
+    found = {row[1]: int(row[place]) for row in table.rows}
+    assert {found.pop("PCA"), found.pop("FastICA")} == {9}
+    assert set(found.values()) == {12}
+    assert "at most D" in result.pictures[0].caption
+
+
+def test_images_that_are_smaller_than_the_patches_are_known_before_any_work(tmp_path):
+    np.save(tmp_path / "small.npy", np.random.default_rng(0).normal(size=(40, 20)))
+    config = comparison.ComparisonConfig(images=str(tmp_path / "small.npy"), patch_sizes=(8, 32))
+    with pytest.raises(InputError, match=r"at least 32 x 32 pixels.*'small.npy' of 40 x 20"):
+        config.validate()
+    comparison.ComparisonConfig().validate()
 
 
 def test_bounds_of_two_priors_are_compared_datum_by_datum():

@@ -1,11 +1,11 @@
 """Dictionaries of photographs, up to 32 x 32 pixels in colour, beside those of other libraries."""
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -13,19 +13,23 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from entrosparse.app import plots
-from entrosparse.images import default_images, load_images, split_patches
+from entrosparse.errors import InputError
+from entrosparse.images import Image, default_images, load_images, split_patches
 from entrosparse.learning import OnlineEM, evaluate, initial_model, train
 from entrosparse.metrics import gini
 from entrosparse.priors import Laplace
 from entrosparse.reproduce.framework import Claim, Config, Experiment, Picture, Result, Table, at_scales
+from entrosparse.reproduce.shared import peers
+from entrosparse.reproduce.shared.peers import Learned
 from entrosparse.reproduce.shared.quiet_fits import quietly
 
 _OURS, _PCA, _ICA, _SCIKIT, _SPAMS = "entropy ELBO", "PCA", "FastICA", "scikit-learn", "SPAMS"
 _SAMPLE, _WATCHED = 4096, 256  # patches for the first λ and σ²; held-out patches that learning reports on
+_BATCH = 512  # patches per minibatch, of all that learn from minibatches
 _LEVELS = 255  # steps of a pixel from black to white
 
 _Array = NDArray[np.float32]
-_Learn = Callable[[_Array, int], _Array]  # from patches (N, D) and a seed to a dictionary (D, H)
+_Learn = Callable[[_Array, int], NDArray[Any]]  # from patches (N, D) and a seed to a dictionary (D, H)
 
 
 @final
@@ -40,7 +44,7 @@ class ComparisonConfig(Config):
     n_patches, n_heldout : int
         Patches to learn from, and to judge by.
     n_components : int
-        Number of latents H.
+        Number of latents H; of PCA and FastICA at most D.
     epochs, scikit_epochs : int
         Passes over the patches: of the entropy ELBO and of SPAMS; of scikit-learn, whose passes take longer.
     penalties : tuple of float
@@ -60,6 +64,23 @@ class ComparisonConfig(Config):
     penalties: tuple[float, ...] = (0.01, 0.05, 0.25)
     n_active: tuple[int, ...] = (2, 5, 20)
     n_runs: int = 3
+
+    def validate(self) -> None:
+        """Read the images, so that wrong ones are known before any work starts.
+
+        Raises
+        ------
+        InputError
+            If they cannot be used, or one is smaller than the largest patches.
+        """
+        side = max(self.patch_sizes)
+        for image in _images(self, "luma"):
+            height, width = image.pixels.shape
+            if min(height, width) < side:
+                raise InputError(
+                    f"the 'images' must be at least {side} x {side} pixels, as the largest patches; "
+                    f"got '{image.name}' of {height} x {width}"
+                )
 
 
 @final
@@ -83,6 +104,7 @@ class _Photographs:
 class _Measured:
     """What a dictionary is worth on held-out patches, and how long it took to learn."""
 
+    n_components: int
     bits: float  # per dimension, by the ELBO
     errors: Sequence[float]  # share of the variance that so many active codes leave
     gini: float
@@ -97,19 +119,23 @@ def run(config: ComparisonConfig) -> Result:
     photographs = _read(config)
     n_channels = len(photographs.channels)
     learners = _learners(config)
+    _warm_up()
     found: dict[int, _Runs] = {}
     for side in config.patch_sizes:
         runs: dict[str, dict[float | None, list[_Measured]]] = {}
         for seed in range(config.seed, config.seed + config.n_runs):
             data = photographs.patches(side, config, seed)
             for (method, penalty), learn in learners.items():
-                dictionary, seconds = _timed(learn, data[0], seed)
-                measured = _judge(dictionary, seconds, *data, photographs.level, config)
+                learned = peers.learned(partial(learn, data[0], seed), seed)
+                measured = _judge(learned, *data, photographs.level, config)
                 runs.setdefault(method, {}).setdefault(penalty, []).append(measured)
                 if method == _OURS:
-                    fields = dictionary.reshape(n_channels, side**2, -1).mean(0)
+                    fields = learned.dictionary.reshape(n_channels, side**2, -1).mean(0)
         found[n_channels * side**2] = runs
-    settings = f"N = {config.n_patches:,}, H = {config.n_components}, {config.n_runs} runs"
+    settings = (
+        f"N = {config.n_patches:,}, H = {config.n_components}, of PCA and FastICA at most D, "
+        f"{config.n_runs} runs"
+    )
     return Result(
         data=f"Patches of {photographs.words}, the mean patch taken away, {config.n_heldout:,} held out",
         claims=_claims(found, config),
@@ -117,13 +143,15 @@ def run(config: ComparisonConfig) -> Result:
             Picture(
                 "bits",
                 "Bits per dimension by the ELBO on held-out patches, above those of PCA: less is better; "
-                f"mean and deviation over the runs ({settings}). Penalties are the best for this measure.",
+                f"mean and deviation over the runs ({settings}). Penalties are the best for this measure. "
+                "Penalties, λ and σ² are chosen on the same held-out patches, which overlap patches to learn "
+                "from: bits compare dictionaries, and are not the length of a code.",
                 (_draw_bits(found),),
             ),
             Picture(
                 "errors",
                 "Share of the variance that is left by so many active codes, found by orthogonal matching "
-                f"pursuit ({settings}). Penalties are the best for each number.",
+                f"pursuit ({settings}). Penalties are the best for each number, on the same patches.",
                 (_draw_errors(found, config),),
             ),
             Picture(
@@ -144,16 +172,15 @@ def run(config: ComparisonConfig) -> Result:
     )
 
 
+def _images(config: ComparisonConfig, channel: str) -> list[Image]:
+    return default_images(channel) if config.images is None else load_images(config.images, channel)
+
+
 def _read(config: ComparisonConfig) -> _Photographs:
-    """Read the photographs in colour, or their luma if they have none."""
-
-    def channel(name: str) -> list[_Array]:
-        images = default_images(name) if config.images is None else load_images(config.images, name)
-        return [image.pixels for image in images]
-
-    channels = [channel(name) for name in ("red", "green", "blue")]
-    grey = all(np.array_equal(red, green) for red, green in zip(*channels[:2], strict=True))
-    white = max(1.0, *(float(pixels.max()) for pixels in channels[0]))
+    """Read the photographs in colour, or one channel if the three are equal."""
+    channels = [[image.pixels for image in _images(config, name)] for name in ("red", "green", "blue")]
+    grey = all(np.array_equal(red, other) for red, *others in zip(*channels, strict=True) for other in others)
+    white = max(1.0, *(float(pixels.max()) for channel in channels for pixels in channel))
     source = "the photographs that come with scikit-image" if config.images is None else config.images
     words = f"{source}, in {'grey' if grey else 'colour'}"
     return _Photographs(channels[:1] if grey else channels, white / _LEVELS, words)
@@ -161,37 +188,24 @@ def _read(config: ComparisonConfig) -> _Photographs:
 
 def _learners(config: ComparisonConfig) -> dict[tuple[str, float | None], _Learn]:
     """Return what learns a dictionary, by method and penalty."""
-    from sklearn.decomposition import PCA, FastICA, MiniBatchDictionaryLearning
-
-    h, minibatch = config.n_components, 512
+    h = config.n_components
 
     def entropies(x: _Array, seed: int) -> _Array:
         result = train(
-            OnlineEM(), x, x[:_WATCHED], n_components=h, epochs=config.epochs, batch_size=minibatch, seed=seed
+            OnlineEM(), x, x[:_WATCHED], n_components=h, epochs=config.epochs, batch_size=_BATCH, seed=seed
         )
         return result.model.dictionary.numpy()
 
     def scikit(penalty: float) -> _Learn:
-        settings = {"batch_size": minibatch, "max_iter": config.scikit_epochs, "fit_algorithm": "cd"}
-        settings |= {"alpha": penalty, "tol": 0.0, "max_no_improvement": None}
-        return lambda x, seed: (
-            MiniBatchDictionaryLearning(h, random_state=seed, **settings).fit(x).components_.T
-        )
+        return lambda x, seed: peers.scikit_learn(x, h, penalty, config.scikit_epochs, _BATCH, seed)
 
     def spams(penalty: float) -> _Learn:
-        from spams import trainDL
-
-        settings = {"K": h, "lambda1": penalty, "batchsize": minibatch, "numThreads": 1, "verbose": False}
-        return lambda x, seed: trainDL(
-            np.asfortranarray(x.T), iter=math.ceil(config.epochs * len(x) / minibatch), **settings
-        )
+        return lambda x, seed: peers.spams(x, h, penalty, math.ceil(config.epochs * len(x) / _BATCH), _BATCH)
 
     learners: dict[tuple[str, float | None], _Learn] = {
         (_OURS, None): entropies,
-        (_PCA, None): lambda x, seed: PCA(h, random_state=seed).fit(x).components_.T,
-        (_ICA, None): lambda x, seed: (
-            FastICA(h, whiten="unit-variance", random_state=seed, max_iter=50).fit(x).mixing_
-        ),
+        (_PCA, None): lambda x, seed: peers.pca(x, h, seed),
+        (_ICA, None): lambda x, seed: peers.fast_ica(x, h, seed=seed),
     }
     learners |= {(_SCIKIT, penalty): scikit(penalty) for penalty in config.penalties}
     if find_spec("spams") is not None:
@@ -199,40 +213,36 @@ def _learners(config: ComparisonConfig) -> dict[tuple[str, float | None], _Learn
     return learners
 
 
-def _timed(learn: _Learn, x: _Array, seed: int) -> tuple[_Array, float]:
-    """Return a dictionary with columns of length 1, drawn anew where they are zero, and seconds."""
-    started = time.perf_counter()
-    with quietly():
-        dictionary = np.array(learn(x, seed), dtype=np.float32)
-    seconds = time.perf_counter() - started
-    unused = ~dictionary.any(axis=0)
-    drawn = np.random.default_rng(seed).normal(size=(len(dictionary), int(unused.sum())))
-    dictionary[:, unused] = drawn
-    return dictionary / np.linalg.norm(dictionary, axis=0), seconds
+def _warm_up() -> None:
+    """Learn something small: what is imported and set up for the first run must not count in its seconds."""
+    x = np.random.default_rng(0).laplace(size=(64, 4)).astype(np.float32)
+    train(OnlineEM(), x, x, n_components=2, epochs=1)
 
 
-def _judge(
-    dictionary: _Array, seconds: float, x: _Array, heldout: _Array, level: float, config: ComparisonConfig
-) -> _Measured:
+def _judge(learned: Learned, x: _Array, heldout: _Array, level: float, config: ComparisonConfig) -> _Measured:
     """Find the ELBO of a dictionary with all else at its optimum, and errors by matching pursuit."""
     from sklearn.linear_model import orthogonal_mp_gram
 
+    dictionary, n_components = learned.dictionary, learned.dictionary.shape[1]
     start = initial_model(
-        torch.from_numpy(x[:_SAMPLE]), config.n_components, dictionary, Laplace(), torch.Generator()
+        torch.from_numpy(x[:_SAMPLE]), n_components, dictionary, Laplace(), torch.Generator()
     )
     turn = evaluate(start, torch.from_numpy(heldout))
     errors = []
     for n_active in config.n_active:
         with quietly():
             codes = orthogonal_mp_gram(
-                dictionary.T @ dictionary, dictionary.T @ heldout.T, n_nonzero_coefs=n_active
+                dictionary.T @ dictionary,
+                dictionary.T @ heldout.T,
+                n_nonzero_coefs=min(n_active, n_components),
             )
         errors.append(float(np.square(heldout.T - dictionary @ codes).mean() / np.square(heldout).mean()))
     return _Measured(
+        n_components=n_components,
         bits=-(float(turn.terms.elbo) / heldout.shape[1] + math.log(level)) / math.log(2.0),
         errors=errors,
         gini=float(gini(turn.marginals.mean).mean()),
-        seconds=seconds,
+        seconds=learned.seconds,
     )
 
 
@@ -318,6 +328,7 @@ def _table(found: Mapping[int, _Runs], config: ComparisonConfig) -> Table:
                 (
                     f"{n_features:,}",
                     method,
+                    shown[0].n_components,
                     penalty,
                     f"{bits.mean():.3f} ± {bits.std():.3f}",
                     *(np.mean([one.errors[k] for one in shown]) for k in range(len(config.n_active))),
@@ -328,8 +339,9 @@ def _table(found: Mapping[int, _Runs], config: ComparisonConfig) -> Table:
     return Table.from_values(
         "methods",
         "Means over the runs, with the penalty that is best for the bits. Bits are those of pixels with "
-        f"{_LEVELS} steps. Errors are shares of the variance that so many active codes leave.",
-        {"D": "", "method": "", "penalty": "g", "bits per dimension": ""}
+        f"{_LEVELS} steps. Errors are shares of the variance that so many active codes leave, or all codes "
+        "where there are fewer.",
+        {"D": "", "method": "", "H": "d", "penalty": "g", "bits per dimension": ""}
         | {f"error, {n} active": ".1%" for n in config.n_active}
         | {"Gini": ".3f", "seconds": ".1f"},
         rows,
