@@ -57,6 +57,22 @@ def test_a_seed_decides_the_run(run, images, tmp_path):
     assert not np.array_equal(models[0], models[2])
 
 
+def test_a_restart_goes_on_with_its_own_run_alone(run, images, tmp_path, monkeypatch, capsys):
+    """Also where the first attempt was refused because the folder is that of another run."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.chdir(tmp_path)
+    copy = shutil.copytree(run, tmp_path / "run")
+    before = (copy / "model.safetensors").read_bytes()
+    fit = ["fit", str(images), *SMALL]
+    assert "other settings or images" in failure(capsys, *fit, "--seed=5", "--out", copy)
+    assert "other settings or images" in failure(capsys, "fit", images / "0.png", *SMALL, "--out", copy)
+    assert main([*fit, "--out", str(copy)]) == 0
+    assert (copy / "model.safetensors").read_bytes() == before
+    capsys.readouterr()
+    assert main(fit) == 0
+    assert Path(capsys.readouterr().out.splitlines()[-1].split()[-1]).parent.parent == Path("runs")
+
+
 def test_fit_names_the_folder_by_the_time_when_none_is_named(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", str(images), *SMALL, "--epochs", "1"]) == 0

@@ -53,28 +53,35 @@ def _how_to_go_on(out: Path) -> str:
 def _fit(options: Namespace) -> int:
     config = FitConfig(**{parameter.name: options[parameter.name] for parameter in fields(FitConfig)})
     config.validate()
-    source = options.get("input")
+    given = options.get("input")
+    source = _PHOTOGRAPHS if given is None else os.path.abspath(given)
 
     from entrosparse.app.runs import check_new_folder
     from entrosparse.processes import current_processes
 
     def new_folder() -> Path | None:
         out = Path(options.out or f"runs/{datetime.now():%Y-%m-%d-%H%M%S}")
-        if was_restarted() and out.is_dir():
+        if was_restarted() and options.out and out.is_dir():
             return None
         check_new_folder(out)
         return out
 
     out = current_processes().from_first(new_folder)
     if out is None:
-        return _go_on(Path(options.out))
-    return _learn(out, config, _PHOTOGRAPHS if source is None else os.path.abspath(source))
+        return _go_on(Path(options.out), (config, source))
+    return _learn(out, config, source)
 
 
-def _go_on(out: Path) -> int:
+def _go_on(out: Path, begun: tuple[FitConfig, str] | None = None) -> int:
+    """Go on with a run; where ``begun`` says how it was begun, with no other."""
     from entrosparse.app.runs import load_run
 
     run = load_run(out)
+    if begun is not None and begun != (run.info.config, run.info.source):
+        raise InputError(
+            "the 'out' parameter must be a new folder, or that of the run that is started again; "
+            f"'{out}' holds a run of other settings or images"
+        )
     if run.history[-1].epoch >= run.info.config.epochs:
         return _finish(run.path) if is_first() else 0
     return _learn(run.path, run.info.config, run.info.source, run)
