@@ -154,6 +154,15 @@ def test_the_shape_of_the_prior_is_part_of_the_run(images, tmp_path, capsys, sha
     assert "generalized-gaussian" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("text", "shape"), [("0.7", 0.7), ("1", 1.0), ("shared", "shared")])
+def test_a_file_of_settings_may_name_the_shape_of_the_prior(images, tmp_path, text, shape):
+    out, file = tmp_path / "run", tmp_path / "settings.yaml"
+    file.write_text(f"prior: generalized-gaussian\nprior_shape: {text}\n")
+    assert main(["fit", str(images), *SMALL, "--config", str(file), "--out", str(out)]) == 0
+    assert load_run(out).model.prior == GeneralizedGaussian(shape)
+    assert load_run(out).info.config.prior_shape == shape
+
+
 def test_a_run_from_before_there_was_a_choice_of_noise_opens(run, tmp_path):
     shutil.copytree(run, tmp_path / "old")
     path = tmp_path / "old" / "config.json"
@@ -298,7 +307,8 @@ WITH_INFINITY = np.where(np.eye(30, dtype=bool), np.inf, NOISE)
         (array(NOISE), ["--annealing", "slow"], "'none', 'prior', 'likelihood', 'tempering'"),
         (array(NOISE), ["--whiten", "bleach"], "'olshausen', 'none'; got 'bleach'"),
         (array(NOISE), ["--prior-shape", "1"], "'prior_shape' must be 'learned' unless"),
-        (array(NOISE), [*GENERALIZED, "--prior-shape", "0.2"], "must be a number in (0.3, 2]"),
+        (array(NOISE), [*GENERALIZED, "--prior-shape", "0.3"], "must be a number in (0.3, 2]"),
+        (array(NOISE), [*GENERALIZED, "--prior-shape", "nan"], "must be a number in (0.3, 2]"),
         (array(NOISE), [*GENERALIZED, "--prior-shape", "round"], "got 'round'"),
         (array(NOISE), ["--prior", "exponential"], "exponential"),
         (array(NOISE), ["--colour", "red"], "unrecognized arguments: --colour"),

@@ -38,7 +38,7 @@ class FitConfig:
         Rank of the low-rank covariance.
     prior : str
         Prior of the codes: a name in :data:`~entrosparse.priors.PRIORS`.
-    prior_shape : str
+    prior_shape : float or str
         Shape of the generalized Gaussian prior: a number in (0.3, 2], "learned" or "shared".
     noise : str
         Kind of noise: a name in :data:`~entrosparse.likelihoods.LIKELIHOODS`.
@@ -67,7 +67,9 @@ class FitConfig:
         "laplace",
         "prior of the codes: laplace, gaussian, generalized-gaussian, skewed-laplace or exponential",
     )
-    prior_shape: str = _setting("learned", "shape of the generalized Gaussian: 0.3 to 2, learned or shared")
+    prior_shape: float | str = _setting(
+        "learned", "shape of the generalized Gaussian: a number in (0.3, 2], learned or shared"
+    )
     noise: str = _setting("isotropic", "kind of noise: isotropic, per-feature or laplace")
     epochs: int = _setting(10, "passes over the patches", 1, 10**5)
     batch_size: int = _setting(512, "patches per minibatch", 1)
@@ -90,11 +92,8 @@ class FitConfig:
                 f"the 'prior_shape' must be 'learned' unless 'prior' is {GeneralizedGaussian.name!r}; "
                 f"got {self.prior_shape!r} and {self.prior!r}"
             )
-        try:
-            shape: float | str = float(self.prior_shape)
-        except ValueError:
-            shape = self.prior_shape
-        return Recipe(self.covariance, self.rank, prior=GeneralizedGaussian(shape), noise=self.noise)
+        prior = GeneralizedGaussian(self.prior_shape)
+        return Recipe(self.covariance, self.rank, prior=prior, noise=self.noise)
 
     @property
     def n_heldout(self) -> int:
@@ -116,9 +115,10 @@ class FitConfig:
                 raise InputError(
                     f"the '{parameter.name}' parameter must be an integer >= {minimum}; got {value!r}"
                 )
-            kind = type(parameter.default)
+            kind: Any = parameter.type
             if minimum is None and not isinstance(value, kind):
-                raise InputError(f"the '{parameter.name}' parameter must be a {kind.__name__}; got {value!r}")
+                expected = getattr(kind, "__name__", kind)
+                raise InputError(f"the '{parameter.name}' parameter must be a {expected}; got {value!r}")
             maximum = parameter.metadata["maximum"]
             if minimum is not None and value > maximum:
                 raise InputError(
