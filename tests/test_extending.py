@@ -11,18 +11,23 @@ import documents
 from conftest import make_model, untimed
 from entrosparse import (
     AdamLearner,
+    Batch,
     Callback,
     Checkpoints,
     EntropyWeights,
     Full,
+    GeneralizedGaussian,
     Laplace,
+    LaplaceNoise,
     OnlineEM,
+    PerFeature,
     SparseCoding,
     Statistics,
     entropy_elbo,
     evaluate,
     reproduce,
     train,
+    with_optimal_scales,
 )
 from entrosparse.errors import InputError
 from entrosparse.inference import stationarity
@@ -196,6 +201,23 @@ def test_the_learner_goes_on_from_checkpoints_to_the_same_bits(tmp_path, anneali
 def test_the_learner_learns_with_the_prior_and_the_solver():
     result = learn(stochastic(inference=isotropic(5)), prior=prior())
     assert result.history[-1].elbo > result.history[0].elbo
+
+
+@pytest.mark.parametrize("noise", [PerFeature(), LaplaceNoise()], ids=lambda noise: noise.name)
+def test_the_learner_learns_with_any_noise_and_with_shapes(noise):
+    result = learn(stochastic(), prior=GeneralizedGaussian(), likelihood=noise)
+    assert result.history[-1].elbo > result.history[0].elbo
+    assert result.model.prior_shape.std() > 0.0
+    # A single batch is all that the averages hold, so that the scales are those of its statistics.
+    learner, x = stochastic(), torch.from_numpy(ROWS)
+    stepped = learner.step(learner.start(result.model, x, torch.Generator()), Batch(x)).model
+    posterior = learner.inference(x, result.model)
+    statistics = Statistics.collect(
+        posterior, x, result.model.dictionary, result.model.prior, likelihood=noise
+    )
+    best = with_optimal_scales(result.model, statistics)
+    torch.testing.assert_close(stepped.noise_variance, best.noise_variance)
+    torch.testing.assert_close(stepped.prior_shape, best.prior_shape)
 
 
 def test_the_estimator_takes_the_learner():

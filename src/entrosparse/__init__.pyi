@@ -31,7 +31,7 @@ from .learning import (
 )
 from .likelihoods import Isotropic, LaplaceNoise, Likelihood, PerFeature
 from .model import SparseCodingModel, unit_columns
-from .objectives import ElboTerms, analytic_elbo, entropy_elbo, optimal_scales
+from .objectives import ElboTerms, analytic_elbo, entropy_elbo, optimal_scales, with_optimal_scales
 from .posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
 from .priors import (
     Exponential,
@@ -97,4 +97,5 @@ __all__ = [
     "optimal_scales",
     "train",
     "unit_columns",
+    "with_optimal_scales",
 ]

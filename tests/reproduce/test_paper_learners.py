@@ -10,9 +10,10 @@ from entrosparse.errors import InputError, NumericalError
 from entrosparse.images import bars
 from entrosparse.inference import FullInference
 from entrosparse.learning import Batch, initial_model, take_turn, train
+from entrosparse.likelihoods import LaplaceNoise, PerFeature
 from entrosparse.metrics import match_atoms
 from entrosparse.model import unit_columns
-from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales
+from entrosparse.objectives import analytic_elbo, entropy_elbo, optimal_scales, with_optimal_scales
 from entrosparse.posteriors import Diagonal
 from entrosparse.priors import Gaussian, Laplace
 from entrosparse.reproduce.shared.gradient_em import GradientEM
@@ -94,6 +95,23 @@ def test_each_step_is_lbfgs_and_one_gradient_step(small):
     prior_scale, noise_variance = optimal_scales(Statistics.collect(best, x, after.dictionary, model.prior))
     torch.testing.assert_close(after.prior_scale, prior_scale, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(after.noise_variance, noise_variance, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise", [PerFeature(), LaplaceNoise()], ids=lambda noise: noise.name)
+def test_both_algorithms_follow_the_noise_of_the_model(small, noise):
+    model, x = small
+    variance = torch.full((x.shape[1],), 0.5, dtype=x.dtype) if noise.per_feature else model.noise_variance
+    model = replace(model, likelihood=noise, noise_variance=variance)
+    learned, history = JointLBFGS(max_calls=3).fit(x, model)
+    assert history[-1].elbo > history[0].elbo
+    learner = GradientEM(learning_rate=0.05, max_iterations=200)
+    stepped = learner.step(learner.start(model, x, torch.Generator()), Batch(x)).model
+    posterior = learner.infer(x, model)
+    statistics = Statistics.collect(posterior, x, stepped.dictionary, model.prior, likelihood=noise)
+    best = with_optimal_scales(stepped, statistics)
+    for found in (learned, stepped):
+        assert found.noise_variance.shape == variance.shape
+    torch.testing.assert_close(stepped.noise_variance, best.noise_variance)
 
 
 def _best_codes(x, model, weights):

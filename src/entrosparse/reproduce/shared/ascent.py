@@ -60,5 +60,5 @@ class Ascent:
 
 def with_optimal_scales(model: SparseCodingModel, posterior: Posterior, x: Tensor) -> SparseCodingModel:
     """Return the model with the λ and σ² that are optimal for posteriors of the data ``x`` (Eq. 10, 11)."""
-    statistics = Statistics.collect(posterior, x, model.dictionary, model.prior)
+    statistics = Statistics.collect(posterior, x, model.dictionary, model.prior, likelihood=model.likelihood)
     return objectives.with_optimal_scales(model, statistics)

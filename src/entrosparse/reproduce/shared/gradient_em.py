@@ -78,7 +78,9 @@ class GradientEM(Learner):
         x, model = batch.x, state.model
         posterior = self.infer(x, model, batch.weights)
         dictionary = (model.dictionary * state.length).requires_grad_()
-        record = Statistics.collect(posterior, x, unit_columns(dictionary), model.prior)
+        record = Statistics.collect(
+            posterior, x, unit_columns(dictionary), model.prior, likelihood=model.likelihood
+        )
         (gradient,) = torch.autograd.grad(entropy_elbo(record, batch.weights).objective, dictionary)
         with torch.no_grad():
             dictionary += batch.step_factor * self.learning_rate * gradient
@@ -96,11 +98,14 @@ class GradientEM(Learner):
             If the objective stops being finite.
         """
         mean = x.new_zeros(len(x), model.n_components)
-        log_scale = (0.5 * model.noise_variance.log()).expand_as(mean).clone()
+        log_scale = (0.5 * model.noise_variance.log().mean()).expand_as(mean).clone()
 
         def terms() -> ElboTerms:
             posterior = Diagonal(mean, log_scale.exp())
-            return entropy_elbo(Statistics.collect(posterior, x, model.dictionary, model.prior), weights)
+            record = Statistics.collect(
+                posterior, x, model.dictionary, model.prior, likelihood=model.likelihood
+            )
+            return entropy_elbo(record, weights)
 
         Ascent(mean, log_scale, max_iterations=self.max_iterations)(terms)
         return Diagonal(mean.detach(), log_scale.detach().exp())

@@ -61,7 +61,9 @@ class JointLBFGS:
             return Full(mean, below.tril(-1) + torch.diag_embed(log_diagonal.exp()))
 
         def terms() -> ElboTerms:
-            record = Statistics.collect(posterior(), x, unit_columns(dictionary), model.prior)
+            record = Statistics.collect(
+                posterior(), x, unit_columns(dictionary), model.prior, likelihood=model.likelihood
+            )
             return entropy_elbo(record, weights)
 
         history, gain = [ascent(terms)], float("inf")
