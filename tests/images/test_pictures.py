@@ -78,6 +78,16 @@ def test_colour_becomes_luma(tmp_path, colour, suffix):
     np.testing.assert_allclose(image.pixels, colour / 255 @ LUMA, atol=1e-6)
 
 
+@pytest.mark.parametrize("channel", ["alpha", "", None, ["red"]])
+def test_a_channel_that_there_is_not_is_refused(tmp_path, channel):
+    """Before any file is opened, also for arrays, which have no channels."""
+    message = "'channel' parameter must be one of luma, red, green, blue; got"
+    with pytest.raises(InputError, match=message):
+        load_images(tmp_path / "missing.png", channel)
+    with pytest.raises(InputError, match=message):
+        default_images(channel)
+
+
 def test_channels_are_read_one_by_one(tmp_path, colour):
     path = save_picture(tmp_path / "bird.png", colour)
     for place, channel in enumerate(("red", "green", "blue")):

@@ -6,7 +6,6 @@ from entrosparse.images._patches import Patches as Patches
 from entrosparse.images._patches import random_patches as random_patches
 from entrosparse.images._patches import split_patches as split_patches
 from entrosparse.images._patches import tile_patches as tile_patches
-from entrosparse.images._pictures import CHANNELS as CHANNELS
 from entrosparse.images._pictures import Image as Image
 from entrosparse.images._pictures import default_images as default_images
 from entrosparse.images._pictures import load_images as load_images

@@ -80,7 +80,8 @@ def load_images(source: str | Path, channel: str = "luma") -> list[Image]:
         parts of other files is refused. No file may take more than 256 MiB of memory, or a hundred times its
         own size if that is more.
     channel : str
-        What is read of pictures in colour, a key of `CHANNELS`. Arrays are what they are.
+        What is read of pictures in colour: ``"luma"``, ``"red"``, ``"green"`` or ``"blue"``. Arrays are what
+        they are.
 
     Returns
     -------
@@ -92,8 +93,10 @@ def load_images(source: str | Path, channel: str = "luma") -> list[Image]:
     FileFormatError
         If the source is missing, damaged, of an unknown kind, or holds no image.
     InputError
-        If an image has pixels that are not finite or is constant, or if h5py is needed and missing.
+        If there is no such channel, an image has pixels that are not finite or is constant, or h5py is needed
+        and missing.
     """
+    _check_channel(channel)
     source = Path(source)
     if not os.path.exists(source):
         raise FileFormatError(f"the source of the images must be an existing file or folder; got '{source}'")
@@ -116,7 +119,7 @@ def default_images(channel: str = "luma") -> list[Image]:
     Parameters
     ----------
     channel : str
-        A key of `CHANNELS`.
+        ``"luma"``, ``"red"``, ``"green"`` or ``"blue"``.
 
     Returns
     -------
@@ -127,7 +130,10 @@ def default_images(channel: str = "luma") -> list[Image]:
     ------
     FileFormatError
         If scikit-image was installed without them.
+    InputError
+        If there is no such channel.
     """
+    _check_channel(channel)
     folder = Path(str(files("skimage.data")))
     images = []
     for name in _INSTALLED:
@@ -136,6 +142,11 @@ def default_images(channel: str = "luma") -> list[Image]:
         blocks = whole.pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
         images.append(Image(Path(name).stem, blocks.mean(axis=(1, 3))))
     return images
+
+
+def _check_channel(channel: str) -> None:
+    if channel not in tuple(_CHANNELS):
+        raise InputError(f"the 'channel' parameter must be one of {', '.join(_CHANNELS)}; got {channel!r}")
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -203,7 +214,7 @@ def _channel(picture: "PIL.Image.Image", channel: str) -> NDArray[Any]:
         if picture.has_transparency_data:
             white = PIL.Image.new("RGBA", block.size, "white")
             block = PIL.Image.alpha_composite(white, block.convert("RGBA"))
-        pixels[top : top + n_rows] = np.asarray(block.convert("RGB"), dtype=np.float32) @ CHANNELS[channel]
+        pixels[top : top + n_rows] = np.asarray(block.convert("RGB"), dtype=np.float32) @ _CHANNELS[channel]
     return pixels
 
 
@@ -277,8 +288,8 @@ def _matlab_7_3(file: BinaryIO) -> dict[str, Any]:
 
 _WEIGHTS = {"luma": (0.2125, 0.7154, 0.0721), "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
-CHANNELS = {name: np.array(weights, dtype=np.float32) / 255 for name, weights in _WEIGHTS.items()}
-"""What is read of pictures in colour, by name: weights of their red, green and blue bytes."""
+# What is read of pictures in colour, by name: weights of their red, green and blue bytes.
+_CHANNELS = {name: np.array(weights, dtype=np.float32) / 255 for name, weights in _WEIGHTS.items()}
 
 _BLOCK = 2**20  # Pixels that are converted at once.
 
