@@ -15,11 +15,11 @@ from entrosparse.posteriors import Diagonal
 from entrosparse.reproduce.experiments import comparison, noise, posteriors, prior_shape, robustness
 from entrosparse.reproduce.framework.results import load_results
 from entrosparse.reproduce.framework.running import reproduce
-from entrosparse.reproduce.shared import peers
+from entrosparse.reproduce.shared import bars_runs, peers
 
 
-def row(*shares):
-    return [robustness._Cell(2.0**k, [share], [0.0], 0.0, None) for k, share in enumerate(shares)]
+def row(*shares, first=1.0):
+    return [robustness._Cell(first * 2.0**k, [share], [0.0], 0.0, None) for k, share in enumerate(shares)]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,38 @@ def test_the_breakdown_is_where_half_of_the_bars_are_lost(shares, expected):
     assert robustness._breakdown(row(*shares)) == pytest.approx(expected)
 
 
+BROKEN = row(1.0, 1.0, 0.0)  # at 2.83, between 2 and 4
+
+
+@pytest.mark.parametrize(
+    ("other", "words", "agree"),
+    [
+        (row(1.0, 0.5, 0.2), "σ/λ = 2", True),
+        (row(1.0, 0.5, 0.2, first=0.5), "σ/λ = 1", False),
+        (row(1.0, 1.0, first=0.5), "σ/λ above 1", True),  # may well break down at 2.4
+        (row(1.0, 1.0, first=8.0), "σ/λ above 16", False),
+        (row(0.0, 0.0, first=8.0), "σ/λ below 8", True),
+        (row(0.0, 0.0, first=1.0), "σ/λ below 1", False),
+    ],
+)
+def test_rows_that_break_down_beyond_their_ends_count_as_bounds(other, words, agree):
+    grid = {0.5: BROKEN, 1.0: row(1.0, 0.5, 0.2), 2.0: other}
+    claim = robustness._claims(grid, {100: BROKEN, 200: BROKEN}, BROKEN)[1]
+    assert f"{words} at λ = 2" in claim.ours
+    assert claim.holds == agree
+
+
+def test_claims_of_nothing_do_not_hold():
+    hard = row(1.0, 1.0, first=2.0)
+    claims = robustness._claims({1.0: hard}, {100: hard}, hard)
+    assert not any(claim.holds for claim in claims)
+    assert claims[0].ours == "in 0 of 0 runs"
+    config = noise.NoiseConfig(shares=())
+    rows = noise._Rows(3, {"isotropic": [0.0], "per-feature": [0.0]}, {}, np.ones(3))
+    claims = noise._claims({"wines": rows}, {"isotropic": {}, "laplace": {}}, config)
+    assert not any(claim.holds for claim in claims)
+
+
 def test_no_two_runs_of_the_grid_share_their_data(monkeypatch):
     """A learner that knows the bars finds all of them, whatever the noise."""
     seeds = []
@@ -46,8 +78,8 @@ def test_no_two_runs_of_the_grid_share_their_data(monkeypatch):
         model = SparseCodingModel(dictionary, torch.ones(10), torch.tensor(1.0))
         return SimpleNamespace(model=model, history=[SimpleNamespace(elbo=-len(made.data), seconds=1.0)])
 
-    monkeypatch.setattr(robustness, "learn_bars", learn)
-    monkeypatch.setattr(robustness, "generating_elbo", lambda made: 0.0)
+    monkeypatch.setattr(bars_runs, "learn_bars", learn)
+    monkeypatch.setattr(bars_runs, "generating_elbo", lambda made: 0.0)
     config = robustness.RobustnessConfig(
         prior_scales=(1.0, 2.0), noise_stds=(2.0, 8.0), n_samples=40, other_n_samples=(30,), n_runs=2
     )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -207,6 +208,14 @@ def panels(
 def add_legend(axes: Axes, **options: Any) -> None:
     """Add a legend in the style of the figures; options go to Matplotlib."""
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, **options)
+
+
+def add_colorbar(figure: Figure, image: AxesImage, axes: Axes, label: str) -> None:
+    """Add the scale of colours of an image in the style of the figures."""
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label(label, color=INK)
+    bar.ax.tick_params(colors=INK, labelsize=9)
+    bar.outline.set_visible(False)
 
 
 def add_title(axes: Axes, text: str, colour: str = INK) -> None:
