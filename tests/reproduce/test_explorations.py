@@ -2,20 +2,26 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from entrosparse.errors import InputError
+from conftest import make_model
+from entrosparse.errors import ConvergenceWarning, InputError
 from entrosparse.images import bars
+from entrosparse.inference import DiagonalInference
 from entrosparse.model import SparseCodingModel, unit_columns
+from entrosparse.objectives import pointwise_elbo
 from entrosparse.posteriors import Diagonal
+from entrosparse.priors import GeneralizedGaussian
 from entrosparse.reproduce.experiments import comparison, noise, posteriors, prior_shape, robustness
 from entrosparse.reproduce.framework.results import load_results
 from entrosparse.reproduce.framework.running import reproduce
 from entrosparse.reproduce.shared import bars_runs, peers
+from entrosparse.reproduce.shared.quiet_fits import quietly
 
 
 def row(*shares, first=1.0):
@@ -173,10 +179,25 @@ def test_images_that_are_smaller_than_the_patches_are_known_before_any_work(tmp_
 
 def test_bounds_of_two_priors_are_compared_datum_by_datum():
     common = np.random.default_rng(0).normal(size=400)
-    one, other = (prior_shape._Run(None, common + shift, 0.5, 1.0) for shift in (0.0, 0.25))
+    one, other = (prior_shape._Run(None, common + shift, 0.5, 1.0, 0) for shift in (0.0, 0.25))
     assert other.above(one) == pytest.approx((0.25, 0.0), abs=1e-12)
-    noisy = prior_shape._Run(None, common + np.tile([0.0, 2.0], 200), 0.5, 1.0)
+    noisy = prior_shape._Run(None, common + np.tile([0.0, 2.0], 200), 0.5, 1.0, 0)
     assert noisy.above(one) == pytest.approx((1.0, 1.0 / 20.0))
+
+
+@pytest.mark.parametrize("solver", [DiagonalInference(1e-3), DiagonalInference(1e-3, 1)])
+def test_data_held_out_change_nothing_that_was_learned(generator, solver):
+    """Neither λ nor the shapes are found again; posteriors that solvers leave unfinished are counted."""
+    model = make_model(6, 3, generator, prior=GeneralizedGaussian())
+    model = replace(model, prior_shape=torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64))
+    x, _ = model.sample(200, generator)
+    result = SimpleNamespace(model=model, history=[SimpleNamespace(seconds=1.0)])
+    run = prior_shape._Run.judge(result, x, solver)
+    with quietly(ConvergenceWarning):
+        posterior = solver(x, model)
+    np.testing.assert_allclose(run.bounds, pointwise_elbo(posterior, x, model))
+    assert run.model is model
+    assert (run.n_unfinished > 0) == (solver.max_iterations == 1)
 
 
 def test_outliers_replace_their_share_of_the_pixels_and_nothing_else():
