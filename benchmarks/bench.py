@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 import cost
 import device
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--only", choices=MEASUREMENTS, help="one part; writes no file")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    threadpool_limits(1)  # of NumPy, SciPy and the other libraries
     bench = draw_bench(options.images, options.quick)
     print(f"{len(bench.train):,} patches of 16 x 16 from {bench.source}; {len(bench.heldout):,} held out")
     lines: list[Line] = []

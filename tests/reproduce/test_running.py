@@ -3,9 +3,11 @@
 import errno
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import entrosparse.reproduce.framework.running as running
 from entrosparse.app import plots
@@ -86,6 +88,19 @@ def test_a_result_reads_back_as_it_was_found(toys, tmp_path):
     assert names == {"result.json", "report.html"} | {
         f"{stem}.{suffix}" for stem in ("one", "two-00", "two-01") for suffix in ("png", "svg")
     }
+
+
+def test_all_libraries_use_one_thread_while_an_experiment_runs(toys, tmp_path, monkeypatch):
+    def threads():
+        return {library["num_threads"] for library in threadpool_info()}
+
+    found = []
+    monkeypatch.setattr(toys, "runs", SimpleNamespace(append=lambda name: found.append(threads())))
+    with threadpool_limits(2):
+        assert 2 in threads()
+        reproduce(["erf"], tmp_path / "out", "smoke", {})
+        assert 2 in threads()
+    assert found == [{1}]
 
 
 def test_the_page_of_all_holds_every_verdict(toys, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from entrosparse._files import whole_folder
 from entrosparse.errors import InputError
@@ -29,6 +30,9 @@ def reproduce(
     report: Callable[[SavedResult], None] = lambda result: None,
 ) -> None:
     """Run experiments one after the other; each leaves a subfolder, and the page of all is made again.
+
+    NumPy, SciPy and scikit-learn use one thread, so that the seconds of all results compare; the caller says
+    how many PyTorch uses.
 
     Parameters
     ----------
@@ -78,7 +82,8 @@ def reproduce(
         if name in finished:
             continue
         started = time.perf_counter()
-        result = experiment.run(configs[name])
+        with threadpool_limits(1):
+            result = experiment.run(configs[name])
         header = {
             "name": name,
             "title": experiment.title,

@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA, FastICA, MiniBatchDictionaryLearning
+from threadpoolctl import threadpool_limits
 
 from entrosparse.reproduce.shared.quiet_fits import quietly
 
@@ -66,7 +67,8 @@ def spams(
     from spams import trainDL
 
     settings = {"lambda1": penalty, "iter": n_batches, "batchsize": batch_size}
-    return trainDL(np.asfortranarray(x.T), K=n_components, numThreads=1, verbose=False, **settings)
+    with threadpool_limits(1):  # Its own BLAS is loaded only here.
+        return trainDL(np.asfortranarray(x.T), K=n_components, numThreads=1, verbose=False, **settings)
 
 
 def fast_ica(x: _Array, n_components: int, max_iterations: int = 50, seed: int = 0) -> NDArray[Any]:
