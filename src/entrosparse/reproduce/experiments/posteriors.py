@@ -36,7 +36,7 @@ _CURVE = np.linspace(0.02, 0.98, 25)
 _NEAR = 0.02  # how near to the nominal share the coverage of full posteriors is expected
 _ROUNDING = 0.01  # nats that solvers may stop short of an optimum
 _ERRORS = 2.0  # standard errors that a difference may be off
-_APART = 3.0  # the same for the largest of six differences
+_APART = 3.0  # the same for the largest of the differences between all pairs of posteriors
 
 _Array = NDArray[np.float64]
 
@@ -221,7 +221,11 @@ def _claims(found: Mapping[str, _Kinds]) -> tuple[Claim, ...]:
     }
     errors = {name: _best_estimate(kinds)[1] for name, kinds in found.items()}
     spans = {name: _disagreement(kinds) for name, kinds in found.items()}
-    covered = {(name, kind): of.covered[0][:3] for name, kinds in found.items() for kind, of in kinds.items()}
+    covered = {
+        (name, kind): of.covered[0][: len(_LEVELS)]
+        for name, kinds in found.items()
+        for kind, of in kinds.items()
+    }
     off = {name: float(np.abs(covered[name, _FULL] - _LEVELS).max()) for name in found}
     narrow = {
         (name, kind): float(covered[name, _FULL][1] - covered[name, kind][1])
@@ -231,8 +235,7 @@ def _claims(found: Mapping[str, _Kinds]) -> tuple[Claim, ...]:
     factorial = [covered[name, _EXACT] - covered[name, _DIAGONAL] for name in found]
     return (
         Claim(
-            "posteriors that hold others have bounds as high: exact factorial and low rank those of "
-            "diagonal ones, and full those of low rank",
+            "a kind of posterior that contains another one has at least as high a bound",
             "; ".join(
                 f"{name}: {large} {gain:+.2f} over {small}" for (name, small, large), gain in gains.items()
             )
@@ -253,7 +256,8 @@ def _claims(found: Mapping[str, _Kinds]) -> tuple[Claim, ...]:
             all(worst <= _APART for worst, _ in spans.values()),
         ),
         Claim(
-            f"intervals of full posteriors are honest, within {100 * _NEAR:g} per cent of the codes",
+            "intervals of full posteriors cover the nominal share of the codes, within "
+            f"{100 * _NEAR:g} percentage points",
             "; ".join(f"{name}: at most {value:.1%} off" for name, value in off.items()),
             all(value <= _NEAR for value in off.values()),
         ),
@@ -264,8 +268,8 @@ def _claims(found: Mapping[str, _Kinds]) -> tuple[Claim, ...]:
             all(value > 0.0 for value in narrow.values()),
         ),
         Claim(
-            f"the exact form raises bounds, not calibration: its coverage is that of Gaussians within "
-            f"{100 * _NEAR:g} per cent",
+            "the exact form raises bounds, not calibration: its coverage is that of diagonal Gaussians, "
+            f"within {100 * _NEAR:g} percentage points",
             f"at most {max(np.abs(part).max() for part in factorial):.1%} apart",
             all(np.abs(part).max() <= _NEAR for part in factorial),
         ),
@@ -287,7 +291,8 @@ def _table(name: str, kinds: _Kinds) -> Table:
     rows = []
     for kind, of in kinds.items():
         (estimate, error), (covered, errors) = of.estimate, of.covered
-        cells = [f"{100 * c:.1f} ± {100 * e:.1f}" for c, e in zip(covered[:3], errors[:3], strict=True)]
+        pairs = zip(covered[: len(_LEVELS)], errors[: len(_LEVELS)], strict=True)
+        cells = [f"{100 * c:.1f} ± {100 * e:.1f}" for c, e in pairs]
         rows.append(
             [kind, of.bounds.mean(), f"{estimate:.3f} ± {error:.3f}", of.errors.max(), *cells, of.seconds]
         )
@@ -333,7 +338,7 @@ def _draw_calibration(found: Mapping[str, _Kinds]) -> Figure:
         for style, (kind, of), colour in zip(
             ("-", ":", "-.", "-"), kinds.items(), plots.PALETTE, strict=False
         ):
-            axes.plot(100 * _CURVE, 100 * of.covered[0][3:], style, color=colour, label=kind)
+            axes.plot(100 * _CURVE, 100 * of.covered[0][len(_LEVELS) :], style, color=colour, label=kind)
         axes.set(xlabel="nominal (per cent)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
         plots.add_title(axes, name)
     grid[0].set_ylabel("codes inside (per cent)")
