@@ -24,7 +24,10 @@ class Moment:
 
 @dataclass(frozen=True)
 class Judged:
-    """A moment of a run, and the bound of the dictionary that would be taken then."""
+    """A moment of a run, and the bound of the dictionary of the learner's state.
+
+    `train` would keep the start where that is better.
+    """
 
     epochs: float
     seconds: float

@@ -29,9 +29,10 @@ process.
   and its dictionaries are judged by the converged held-out ELBO, evaluation not timed. The best one sets
   the bound; ours is the time after which one run, judged in the same way at some moments of it, is above
   it, the median of three seeds (at H = 400, one). The ratio is of learning times, starts included.
-- **anytime, arrival, final bound**: three runs of 30 epochs, of other seeds; the held-out ELBO of the
-  dictionary that would be kept at each moment, above that of the leading principal directions, with λ,
-  σ² and diagonal posteriors at their optimum for both. Learning needs no planned end, so that the first ten
+- **anytime, arrival, final bound**: three runs of 30 epochs with different seeds; the held-out ELBO of the
+  dictionary of the learner's state at each moment, above that of the leading principal directions, with λ,
+  σ² and diagonal posteriors at their optimum for both. `train` would keep the start where that is
+  better. Learning needs no planned end, so that the first ten
   epochs are a run of ten.
 - **full covariance, learned**: the held-out ELBO of a run with full covariances, under full posteriors, less
   that of a run with diagonal ones, under diagonal posteriors; λ and σ² at their optimum for each.
@@ -45,8 +46,8 @@ process.
   command, and of five tables that ship with scikit-learn, for learning from all data and from minibatches.
 - **wide, digits**: `SparseCoding.fit` on one thread; peak memory is that of the whole process.
 - **partial_fit**: held-out `score` after one pass of minibatches, less that after `fit` of one epoch.
-- **processes**: learning time of an epoch, or time of encoding, in two processes of one thread each over
-  that in one, launched by torchrun on this machine.
+- **processes**: speed-up of two processes of one thread each over one: the learning time of an epoch, or the
+  time of encoding, in one process over that in two, launched by torchrun on this machine.
 - **encode**: all patches in batches of a size that the solver chooses, at the tolerance at which every
   patch's ELBO is within 1e-3 nats of its optimum; lasso at the penalty of the model, σ²/λ. The works take
   turns, and the ratio is the median.
@@ -62,7 +63,9 @@ process.
   at the end that no file backs), and one step of 512 rows for H and D; exponents are slopes of
   straight lines in log-log.
 - **threads**: posteriors to a tolerance of 1e-3, and an epoch without its start and figures, with two
-  threads allowed and with one, in turn. How many of the two are used is what is chosen by default.
+  threads allowed and with one, in turn: for large works the speed-up, which is the time with one over that
+  with two, and for small works the time with two over that with one. How many of the two are used is what
+  is chosen by default.
 - **start-up**: new processes in turn; the import is that of `torch` and a model class, less that of
   `torch`.
 

@@ -8,30 +8,42 @@ the standard deviation of an image. The last column is how far the squared error
 IterativeImputer: its mean over the patches, with the standard error.
 """
 
+import argparse
 import time
-import warnings
 
 import numpy as np
+import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, SimpleImputer
+from threadpoolctl import threadpool_limits
 
 from entrosparse import SparseCoding
 from entrosparse.images import default_images, load_images, prepare_images, random_patches
-from measuring import arguments
+from entrosparse.reproduce.shared.quiet_fits import quietly
+from measuring import PHOTOGRAPHS
 
 SHARE = 0.3
 SIDE = 8
 
 
 def main() -> None:
-    options = arguments(__doc__, n_patches=2000, n_components=SIDE**2)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", help=f"folder or file; {PHOTOGRAPHS} by default")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--n-patches", type=int, default=2000)
+    parser.add_argument("--n-components", type=int, default=SIDE**2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)
     images = load_images(options.images) if options.images else default_images()
     arrays = prepare_images(images, whiten="none", gain=1.0).arrays
     X = random_patches(arrays, SIDE, options.n_patches, rng=0)[:].astype(np.float64)
     missing = np.random.default_rng(1).random(X.shape) < SHARE
     damaged = np.where(missing, np.nan, X)
-    source = options.images or "photographs that ship with scikit-image"
+    source = options.images or PHOTOGRAPHS
     print(
         f"{options.n_patches} patches of {SIDE} x {SIDE} from {source}, {missing.mean():.1%} of the pixels "
         f"removed, {options.n_components} components, {options.threads} thread(s)"
@@ -53,8 +65,8 @@ def main() -> None:
 
     coding = SparseCoding(options.n_components, random_state=0)
 
-    warnings.simplefilter("ignore", ConvergenceWarning)  # ten rounds are IterativeImputer's default
-    baseline = run("IterativeImputer, its defaults", IterativeImputer(random_state=0).fit_transform)
+    with quietly(ConvergenceWarning):  # Ten rounds are IterativeImputer's default.
+        baseline = run("IterativeImputer, its defaults", IterativeImputer(random_state=0).fit_transform)
     run("column means", SimpleImputer().fit_transform)
     run("SparseCoding", lambda X: coding.inverse_transform(coding.fit_transform(X)))
     coding.set_params(covariance="full")

@@ -58,7 +58,7 @@ def _gain(X: np.ndarray, algorithm: str) -> float:
 
 def _judged(dictionary: np.ndarray, x: torch.Tensor) -> float:
     model = initial_model(x, dictionary.shape[1], dictionary, Laplace(), torch.Generator().manual_seed(0))
-    return float(evaluate(model, x, tolerance=1e-3, max_turns=200, floors=Floors.from_sample(x)).terms.elbo)
+    return float(evaluate(model, x, max_turns=200, floors=Floors.from_sample(x)).terms.elbo)
 
 
 def _patches(arrays: list[np.ndarray], n_patches: int) -> np.ndarray:

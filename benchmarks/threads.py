@@ -1,4 +1,4 @@
-"""Two threads over one, at sizes where they help and at sizes where they must do no harm."""
+"""Two threads beside one, at sizes where they help and at sizes where they must do no harm."""
 
 import os
 import time
@@ -42,13 +42,13 @@ def measure(bench: Bench) -> Part:
     for work, seconds in large.items():
         one, two = _compared(seconds, repeats)
         note = f"{two:.3f} against {one:.3f} s"
-        lines.append(Line("threads", f"{work}, two over one", one / two, "x", "≥1.6", note))
+        lines.append(Line("threads", f"{work}, speed-up of two over one", one / two, "x", "≥1.6", note))
     shares = {
         work: two / one for work, seconds in small.items() for one, two in [_compared(seconds, repeats)]
     }
     worst = max(shares, key=shares.__getitem__)
-    work = f"slowest of {len(shares)} small works, two over one"
-    lines.append(Line("threads", work, shares[worst], "x", "≤1.1", f"time; {worst}"))
+    work = f"slowest of {len(shares)} small works, time with two over one"
+    lines.append(Line("threads", work, shares[worst], "x", "≤1.1", worst))
     return Part(lines)
 
 

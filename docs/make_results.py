@@ -11,7 +11,7 @@ PICTURES = {"optimization": "elbo", "annealing-fields": "prior-annealing"}
 
 
 def main(folder: str) -> None:
-    results = load_results(folder)
+    results = [result for result in load_results(folder) if result.source]  # Others go beyond the paper.
     scale = {result.scale for result in results}.pop()
     held = [claim.holds for result in results for claim in result.claims]
     lines = [
