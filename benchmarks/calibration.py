@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.special import ndtri
 
 import gaussian_cost
-from entrosparse.inference import DiagonalInference, FullInference, LowRankInference
+from entrosparse.inference import FullInference
 from entrosparse.learning import BatchEM, initial_model, train
 from entrosparse.metrics import match_atoms
-from entrosparse.model import SparseCodingModel, unit_columns
+from entrosparse.model import SparseCodingModel
 from entrosparse.priors import Laplace
+from entrosparse.reproduce.shared.posterior_kinds import EXACT, LOW_RANK, correlated_model, coverage, solvers
 
 DOCS = Path(__file__).parents[1] / "docs"
 LEVELS = np.array([0.5, 0.8, 0.95])
@@ -26,9 +26,9 @@ CURVE = np.linspace(0.02, 0.98, 49)
 RANK = 3
 N_LEARN = 5000
 SOLVERS = {
-    "diagonal": DiagonalInference(1e-4, 20_000),
-    f"low rank {RANK}": LowRankInference(RANK, 1e-3, 2000),
-    "full": FullInference(1e-6, 500),
+    f"{name} {RANK}" if name == LOW_RANK else name: solver
+    for name, solver in solvers(RANK).items()
+    if name != EXACT
 }
 COLOURS = {"diagonal": "#d97a2b", f"low rank {RANK}": "#2a9d78", "full": "#3b82d6"}
 TEXT = """# Calibration: do posterior intervals cover the true codes?
@@ -71,13 +71,7 @@ class Case:
 
     def model(self) -> SparseCodingModel:
         """Return the model; it is the same every time."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (self.n_features, self.n_components)
-        own = unit_columns(torch.randn(shape, generator=generator, dtype=torch.float64))
-        shared = unit_columns(torch.randn(shape[0], 1, generator=generator, dtype=torch.float64))
-        prior_scale = torch.linspace(0.5, 1.5, self.n_components, dtype=torch.float64)
-        noise_variance = torch.tensor(self.noise_variance, dtype=torch.float64)
-        return SparseCodingModel(unit_columns(own + self.common * shared), prior_scale, noise_variance)
+        return correlated_model(self.n_features, self.n_components, self.common, self.noise_variance)
 
     def describe(self, model: SparseCodingModel) -> str:
         """Return sizes, the mean cosine of two atoms and the signal-to-noise ratio in words."""
@@ -93,17 +87,6 @@ CASES = (
     Case("correlated atoms", 16, 8, 1.0, 0.1),
     Case("overcomplete", 16, 24, 0.5, 0.1),
 )
-
-
-def coverage(model, solver, x, z, levels):
-    """Return the covered shares and their standard errors, one for each level."""
-    size = min(solver.rows_at_once(model.n_components), len(x))
-    parts = [solver(part, model) for part in x.split(size)]
-    distance = torch.cat(
-        [((z_ - q.mean) / q.marginal_scale()).abs() for q, z_ in zip(parts, z.split(size), strict=True)]
-    )
-    inside = (distance[..., None] < torch.as_tensor(ndtri(0.5 + levels / 2))).double().mean(1)
-    return inside.mean(0).numpy(), (inside.std(0) / len(x) ** 0.5).numpy()
 
 
 def learned(truth, generator):
@@ -159,12 +142,11 @@ def main() -> None:
         print("\n".join(lines[-5:]), flush=True)
         curves[name] = {}
         for covariance, solver in SOLVERS.items():
-            covered, error = coverage(model, solver, x, z, np.concatenate([LEVELS, CURVE]))
-            curves[name][covariance] = covered[3:]
-            cells = "".join(
-                f" {100 * c:.1f} ± {100 * e:.1f} |" for c, e in zip(covered[:3], error[:3], strict=True)
-            )
-            largest = max(largest, 100 * error[:3].max())
+            covered, error = coverage(model, x, z, solver, np.concatenate([LEVELS, CURVE]))
+            curves[name][covariance] = covered[len(LEVELS) :]
+            pairs = zip(covered[: len(LEVELS)], error[: len(LEVELS)], strict=True)
+            cells = "".join(f" {100 * c:.1f} ± {100 * e:.1f} |" for c, e in pairs)
+            largest = max(largest, 100 * error[: len(LEVELS)].max())
             lines.append(f"| {covariance} |{cells}")
             print(lines[-1], flush=True)
     if options.write:

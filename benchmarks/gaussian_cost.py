@@ -3,32 +3,23 @@
 ``benchmarks/calibration.py`` makes a section of docs/calibration.md from it.
 """
 
-import time
-
 import torch
-from scipy.special import ndtri
 
-from entrosparse.inference import (
-    DiagonalInference,
-    ExactFactorialInference,
-    FullInference,
-    LowRankInference,
-    infer_in_chunks,
-)
 from entrosparse.learning import OnlineEM
-from entrosparse.objectives import importance_log_likelihood, pointwise_elbo
-from entrosparse.posteriors import ExactFactorial, Posterior
 from entrosparse.reproduce.framework.patches import PatchConfig, draw_patches
+from entrosparse.reproduce.shared.posterior_kinds import (
+    DIAGONAL,
+    EXACT,
+    FULL,
+    LOW_RANK,
+    coverage,
+    measure,
+    solvers,
+)
 
 CONFIG = PatchConfig(n_heldout=256, epochs=5)
 RANK, N_DRAWS, N_CODES = 5, 500, 2000
 LEVELS = (0.5, 0.8, 0.95)
-SOLVERS = {
-    "diagonal": DiagonalInference(1e-4, 20_000),
-    "exact factorial": ExactFactorialInference(1e-4, 20_000),
-    f"low rank {RANK}": LowRankInference(RANK, 1e-3, 2000),
-    "full": FullInference(1e-4, 1000),
-}
 TEXT = """## How much does the Gaussian cost?
 
 A Gaussian is not the posterior under a Laplace prior. With one latent the exact factorial posterior is
@@ -66,23 +57,19 @@ def section() -> str:
         f"| covariance | bound | log-likelihood | largest error | seconds |{header}",
         "| --- |" + " ---: |" * (4 + len(LEVELS)),
     ]
-    bounds, estimates, seconds = {}, {}, {}
-    for name, solver in SOLVERS.items():
-        started = time.perf_counter()
-        found = [(x, q) for _, x, q in infer_in_chunks(data.test, model, solver)]
-        seconds[name] = time.perf_counter() - started
-        bounds[name] = float(torch.cat([pointwise_elbo(q, x, model) for x, q in found]).double().mean())
-        pairs = [importance_log_likelihood(q, x, model, N_DRAWS, generator) for x, q in found]
-        value, error = (torch.cat(part) for part in zip(*pairs, strict=True))
-        estimates[name] = float(value.mean())
-        of_mean = float(error.square().mean().sqrt()) / len(value) ** 0.5
-        inside = covered(solver(drawn, model), codes)
-        cells = "".join(f" {100 * share:.1f} |" for share in inside)
+    found = {}
+    for name, solver in solvers(RANK).items():
+        found[name] = of = measure(model, data.test, solver, N_DRAWS, generator)
+        estimate, error = of.estimate
+        shares, _ = coverage(model, drawn, codes, solver, LEVELS)
+        cells = "".join(f" {100 * share:.1f} |" for share in shares)
+        label = f"{name} {RANK}" if name == LOW_RANK else name
         lines.append(
-            f"| {name} | {bounds[name]:.2f} | {estimates[name]:.2f} ± {of_mean:.2f} | "
-            f"{float(error.max()):.1f} | {seconds[name]:.1f} |{cells}"
+            f"| {label} | {of.bounds.mean():.2f} | {estimate:.2f} ± {error:.2f} | "
+            f"{of.errors.max():.1f} | {of.seconds:.1f} |{cells}"
         )
         print(lines[-1], flush=True)
+    bounds = {name: of.bounds.mean() for name, of in found.items()}
     ratio = model.prior_scale / model.noise_variance.sqrt()
     return TEXT.format(
         n_components=model.n_components,
@@ -94,24 +81,11 @@ def section() -> str:
         least=float(ratio.min()),
         most=float(ratio.max()),
         table="\n".join(lines),
-        gain=bounds["exact factorial"] - bounds["diagonal"],
-        factor=seconds["exact factorial"] / seconds["diagonal"],
-        full_gain=bounds["full"] - bounds["exact factorial"],
-        gap=estimates["full"] - bounds["full"],
+        gain=bounds[EXACT] - bounds[DIAGONAL],
+        factor=found[EXACT].seconds / found[DIAGONAL].seconds,
+        full_gain=bounds[FULL] - bounds[EXACT],
+        gap=found[FULL].estimate[0] - bounds[FULL],
     )
-
-
-def covered(posterior: Posterior, codes: torch.Tensor) -> list[float]:
-    """Return the share of codes inside of central intervals, for each level."""
-    shares = []
-    for level in LEVELS:
-        reach = torch.full_like(codes, float(ndtri(0.5 + level / 2)))
-        if isinstance(posterior, ExactFactorial):
-            low, high = posterior.perturb(-reach), posterior.perturb(reach)  # Quantiles of each latent.
-        else:
-            low, high = (posterior.mean + sign * reach * posterior.marginal_scale() for sign in (-1.0, 1.0))
-        shares.append(float(((low < codes) & (codes < high)).double().mean()))
-    return shares
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from entrosparse.priors import GeneralizedGaussian
 from entrosparse.reproduce.experiments import comparison, noise, posteriors, prior_shape, robustness
 from entrosparse.reproduce.framework.results import load_results
 from entrosparse.reproduce.framework.running import reproduce
-from entrosparse.reproduce.shared import bars_runs, peers
+from entrosparse.reproduce.shared import bars_runs, peers, posterior_kinds
+from entrosparse.reproduce.shared.posterior_kinds import Measured
 from entrosparse.reproduce.shared.quiet_fits import quietly
 
 
@@ -224,15 +225,16 @@ def test_intervals_of_true_posteriors_are_honest():
     generator = torch.Generator().manual_seed(0)
     q = Diagonal(*(torch.rand(4000, 3, generator=generator, dtype=torch.float64) + 0.5 for _ in range(2)))
     codes = q.mean + q.scale * torch.randn(4000, 3, generator=generator, dtype=torch.float64)
-    covered = posteriors._inside(q, codes).mean(0).numpy()
-    np.testing.assert_allclose(covered, [*posteriors._LEVELS, *posteriors._CURVE], atol=0.02)
+    levels = [0.1, 0.5, 0.8, 0.95]
+    covered = posterior_kinds.inside(q, codes, levels).mean(0).numpy()
+    np.testing.assert_allclose(covered, levels, atol=0.02)
     wider = Diagonal(q.mean, 2.0 * q.scale)
-    assert posteriors._inside(wider, codes)[:, 0].mean() > 0.75
+    assert posterior_kinds.inside(wider, codes, [0.5]).mean() > 0.75
 
 
 def test_the_estimate_of_two_posteriors_that_is_furthest_off_is_named():
     def measured(estimate):
-        return posteriors._Measured(np.zeros(4), np.full(4, estimate), np.ones(4), np.zeros((4, 3)), 1.0)
+        return Measured(np.zeros(4), np.full(4, estimate), np.ones(4), 1.0, np.zeros((4, 3)))
 
     kinds = {"one": measured(1.0), "two": measured(1.5), "three": measured(3.0)}
     apart, names = posteriors._disagreement(kinds)

@@ -230,7 +230,7 @@ def _judge(learned: Learned, x: _Array, heldout: _Array, level: float, config: C
     turn = evaluate(start, torch.from_numpy(heldout))
     errors = []
     for n_active in config.n_active:
-        with quietly():
+        with quietly(RuntimeWarning):  # Atoms may be dependent.
             codes = orthogonal_mp_gram(
                 dictionary.T @ dictionary,
                 dictionary.T @ heldout.T,

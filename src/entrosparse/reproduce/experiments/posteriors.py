@@ -1,6 +1,5 @@
 """What each kind of posterior is worth: bounds, estimates of log p(x), and intervals of the codes."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,36 +8,31 @@ from typing import final
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from entrosparse.app import plots
-from entrosparse.inference import (
-    DiagonalInference,
-    ExactFactorialInference,
-    FullInference,
-    Inference,
-    LowRankInference,
-    infer_in_chunks,
-)
 from entrosparse.learning import OnlineEM
-from entrosparse.model import SparseCodingModel, unit_columns
-from entrosparse.objectives import importance_log_likelihood, pointwise_elbo
-from entrosparse.posteriors import ExactFactorial, Posterior
+from entrosparse.model import SparseCodingModel
 from entrosparse.reproduce.framework import Claim, Experiment, Picture, Result, Table, at_scales
 from entrosparse.reproduce.framework.patches import SMOKE, PatchConfig, draw_patches
+from entrosparse.reproduce.shared.posterior_kinds import (
+    DIAGONAL,
+    EXACT,
+    FULL,
+    LOW_RANK,
+    Measured,
+    correlated_model,
+    measure,
+    solvers,
+)
 
-_DIAGONAL, _EXACT, _LOW_RANK, _FULL = "diagonal", "exact factorial", "low rank", "full"
 _PHOTOGRAPHS, _CORRELATED = "photographs", "correlated atoms"
-_NESTED = ((_DIAGONAL, _EXACT), (_DIAGONAL, _LOW_RANK), (_LOW_RANK, _FULL))  # the second holds the first
+_NESTED = ((DIAGONAL, EXACT), (DIAGONAL, LOW_RANK), (LOW_RANK, FULL))  # the second holds the first
 _LEVELS = np.array([0.5, 0.8, 0.95])
 _CURVE = np.linspace(0.02, 0.98, 25)
 _NEAR = 0.02  # how near to the nominal share the coverage of full posteriors is expected
 _ROUNDING = 0.01  # nats that solvers may stop short of an optimum
 _ERRORS = 2.0  # standard errors that a difference may be off
 _APART = 3.0  # the same for the largest of the differences between all pairs of posteriors
-
-_Array = NDArray[np.float64]
 
 
 @final
@@ -66,39 +60,8 @@ class PosteriorsConfig(PatchConfig):
     rank: int = 5
     n_correlated: int = 24
 
-    @property
-    def solvers(self) -> dict[str, Inference]:
-        """Solvers by the kind of posterior, in the order in which they are shown."""
-        return {
-            _DIAGONAL: DiagonalInference(1e-4, 20_000),
-            _EXACT: ExactFactorialInference(1e-4, 20_000),
-            _LOW_RANK: LowRankInference(min(self.rank, self.n_components), 1e-3, 2000),
-            _FULL: FullInference(1e-4, 1000),
-        }
 
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """What one kind of posterior says of the data drawn from a model, in nats for each of them."""
-
-    bounds: _Array
-    estimates: _Array  # of log p(x), by importance sampling
-    errors: _Array  # standard errors of the estimates
-    inside: _Array  # share of a data point's codes in the central intervals, by level and along the curve
-    seconds: float
-
-    @property
-    def estimate(self) -> tuple[float, float]:
-        """The mean estimate and the standard error that sampling leaves to it."""
-        return float(self.estimates.mean()), float(np.sqrt(np.square(self.errors).sum())) / len(self.errors)
-
-    @property
-    def covered(self) -> tuple[_Array, _Array]:
-        """Shares of true codes in the intervals, and standard errors over the data points."""
-        return self.inside.mean(0), self.inside.std(0) / len(self.inside) ** 0.5
-
-
-_Kinds = Mapping[str, _Measured]  # by kind of posterior
+_Kinds = Mapping[str, Measured]  # by kind of posterior
 
 
 def run(config: PosteriorsConfig) -> Result:
@@ -107,7 +70,9 @@ def run(config: PosteriorsConfig) -> Result:
     learned = config.train(OnlineEM(), data.train, data.heldout)
     models = {
         _PHOTOGRAPHS: learned.model.to(torch.float64),
-        _CORRELATED: _correlated(config.n_correlated, config.seed),
+        _CORRELATED: correlated_model(
+            max(2, 2 * config.n_correlated // 3), config.n_correlated, common=0.5, seed=config.seed
+        ),
     }
     found = {name: _measure(model, config) for name, model in models.items()}
     seconds = sum(kind.seconds for kinds in found.values() for kind in kinds.values())
@@ -146,50 +111,18 @@ def run(config: PosteriorsConfig) -> Result:
     )
 
 
-def _correlated(n_components: int, seed: int) -> SparseCodingModel:
-    """Return a model with more latents than features, whose atoms share a direction."""
-    generator = torch.Generator().manual_seed(seed)
-    n_features = max(2, 2 * n_components // 3)
-    own = unit_columns(torch.randn(n_features, n_components, generator=generator, dtype=torch.float64))
-    common = unit_columns(torch.randn(n_features, 1, generator=generator, dtype=torch.float64))
-    return SparseCodingModel(
-        unit_columns(own + 0.5 * common),
-        torch.linspace(0.5, 1.5, n_components, dtype=torch.float64),
-        torch.tensor(0.1, dtype=torch.float64),
-    )
-
-
 def _measure(model: SparseCodingModel, config: PosteriorsConfig) -> _Kinds:
     generator = torch.Generator().manual_seed(config.seed)
     x, codes = model.sample(config.n_drawn, generator)
-    found = {}
-    for name, solver in config.solvers.items():
-        started = time.perf_counter()
-        chunks = list(infer_in_chunks(x, model, solver))
-        seconds = time.perf_counter() - started
-        parts = []
-        for part, rows, q in chunks:
-            estimates, errors = importance_log_likelihood(q, rows, model, config.n_draws, generator)
-            parts.append((pointwise_elbo(q, rows, model), estimates, errors, _inside(q, codes[part])))
-        bounds, values, spreads, inside = (torch.cat(of).numpy() for of in zip(*parts, strict=True))
-        found[name] = _Measured(bounds, values, spreads, inside, seconds)
-    return found
+    kinds = solvers(min(config.rank, config.n_components))
+    levels = [*_LEVELS, *_CURVE]
+    return {
+        name: measure(model, x, solver, config.n_draws, generator, codes, levels)
+        for name, solver in kinds.items()
+    }
 
 
-def _inside(posterior: Posterior, codes: torch.Tensor) -> torch.Tensor:
-    """Return the share of each data point's codes in the central intervals, shape (N, levels), in float64."""
-    shares = []
-    for level in (*_LEVELS, *_CURVE):
-        reach = torch.full_like(codes, float(ndtri(0.5 + level / 2.0)))
-        if isinstance(posterior, ExactFactorial):
-            low, high = posterior.perturb(-reach), posterior.perturb(reach)  # Quantiles of each latent.
-        else:
-            low, high = (posterior.mean + sign * reach * posterior.marginal_scale() for sign in (-1.0, 1.0))
-        shares.append(((low < codes) & (codes < high)).double().mean(1))
-    return torch.stack(shares, 1)
-
-
-def _numbers(of: _Measured) -> dict[str, object]:
+def _numbers(of: Measured) -> dict[str, object]:
     (estimate, error), (covered, errors) = of.estimate, of.covered
     return {
         "bound": float(of.bounds.mean()),
@@ -226,13 +159,13 @@ def _claims(found: Mapping[str, _Kinds]) -> tuple[Claim, ...]:
         for name, kinds in found.items()
         for kind, of in kinds.items()
     }
-    off = {name: float(np.abs(covered[name, _FULL] - _LEVELS).max()) for name in found}
+    off = {name: float(np.abs(covered[name, FULL] - _LEVELS).max()) for name in found}
     narrow = {
-        (name, kind): float(covered[name, _FULL][1] - covered[name, kind][1])
+        (name, kind): float(covered[name, FULL][1] - covered[name, kind][1])
         for name in found
-        for kind in (_DIAGONAL, _EXACT)
+        for kind in (DIAGONAL, EXACT)
     }
-    factorial = [covered[name, _EXACT] - covered[name, _DIAGONAL] for name in found]
+    factorial = [covered[name, EXACT] - covered[name, DIAGONAL] for name in found]
     return (
         Claim(
             "a kind of posterior that contains another one has at least as high a bound",
