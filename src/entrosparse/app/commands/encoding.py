@@ -22,7 +22,10 @@ def add_commands(commands: Any) -> dict[str, Command]:
     encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
     rows = "INPUT is a table, one prepared data point a row: .npy, .npz, .zarr, .h5::name, .csv or .parquet"
     encode.add_argument("--rows", action="store_true", help=rows)
-    kinds = "of the posteriors that are written, as in fit; that of the run by default"
+    kinds = (
+        "covariance of the posteriors that are written: diagonal, low-rank, full or exact-factorial; "
+        "that of the run by default"
+    )
     encode.add_argument("--covariance", type=str, help=kinds)
     encode.add_argument("--out", type=str, required=True, help="new file of the codes, .npz")
     encode.add_argument("--overwrite", action="store_true", help="replace a file of codes that is there")
