@@ -14,6 +14,8 @@ from entrosparse.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from entrosparse.app.runs import Run
+
 
 def add_commands(commands: Any) -> dict[str, Command]:
     """Add the command to a parser, and return what runs it."""
@@ -44,23 +46,30 @@ def _encode(options: Namespace) -> int:
 
     out, processes = Path(options.out), current_processes()
     processes.from_first(lambda: check_codes_file(out, options.overwrite))
-    run = load_run(options.run)
-    found: dict[str, Any] = {}
-    if options.rows:
-        data: Any = _CheckedRows(options.input, run.model.n_features)
-    else:
-        prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
-        data = tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
-        found = {"positions": tiles.positions, "image_names": np.array(prepared.names)}
 
+    def load() -> tuple["Run", Any, dict[str, Any]]:
+        run = load_run(options.run)
+        if options.rows:
+            return run, _CheckedRows(options.input, run.model.n_features), {}
+        prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
+        tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
+        return run, tiles, {"positions": tiles.positions, "image_names": np.array(prepared.names)}
+
+    run, data, found = processes.agreed(
+        load, lambda loaded: {"run": str(loaded[0].info.config), "input": f"{len(loaded[1])} rows or patches"}
+    )
     recipe = run.info.config.recipe
     if options.covariance is not None:
         recipe = replace(recipe, covariance=options.covariance)
         recipe.validate()
     solver = recipe.final_inference(run.model.n_components, run.model.dictionary.dtype)
-    none = run.model.dictionary.new_zeros((0, run.model.n_components))
-    chunks = infer_in_chunks(Share(data, processes), run.model, solver)
-    codes = [(none, none), *((q.mean, q.marginal_scale()) for _, _, q in chunks)]
+
+    def infer() -> list[tuple["torch.Tensor", "torch.Tensor"]]:
+        none = run.model.dictionary.new_zeros((0, run.model.n_components))
+        chunks = infer_in_chunks(Share(data, processes), run.model, solver)
+        return [(none, none), *((q.mean, q.marginal_scale()) for _, _, q in chunks)]
+
+    codes = processes.agreed(infer, lambda _: {})
     for name, parts in zip(("mean", "marginal_scale"), zip(*codes, strict=True), strict=True):
         found[name] = processes.gathered(torch.cat(parts)).numpy()
     if processes.rank > 0:

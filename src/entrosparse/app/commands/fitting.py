@@ -20,7 +20,10 @@ from entrosparse.app.terminal import FAILED, INTERRUPTED, fail, new_parser, say,
 from entrosparse.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from entrosparse.app.runs import Run
+    from entrosparse.images import Patches
     from entrosparse.learning import Callback, Checkpoints
 
 SOURCE = "folder or file of images; photographs by default"
@@ -75,13 +78,20 @@ def _fit(options: Namespace) -> int:
 def _go_on(out: Path, begun: tuple[FitConfig, str] | None = None) -> int:
     """Go on with a run; where ``begun`` says how it was begun, with no other."""
     from entrosparse.app.runs import load_run
+    from entrosparse.processes import current_processes
 
-    run = load_run(out)
-    if begun is not None and begun != (run.info.config, run.info.source):
-        raise InputError(
-            "the 'out' parameter must be a new folder, or that of the run that is started again; "
-            f"'{out}' holds a run of other settings or images"
-        )
+    def load() -> "Run":
+        run = load_run(out)
+        if begun is not None and begun != (run.info.config, run.info.source):
+            raise InputError(
+                "the 'out' parameter must be a new folder, or that of the run that is started again; "
+                f"'{out}' holds a run of other settings or images"
+            )
+        return run
+
+    run = current_processes().agreed(
+        load, lambda run: {"run": f"{run.info.config}, epoch {run.history[-1].epoch}"}
+    )
     if run.history[-1].epoch >= run.info.config.epochs:
         return _finish(run.path) if is_first() else 0
     return _learn(run.path, run.info.config, run.info.source, run)
@@ -105,19 +115,24 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     schedule = get_schedule(config.annealing)
     if config.stretch_annealing:
         schedule = stretched(schedule, config.epochs)
-    images = default_images() if source == _PHOTOGRAPHS else load_images(source)
-    prepared = prepare_images(images, config.whiten)
-    patches, others = split_patches(
-        prepared.arrays, config.patch_size, config.n_patches, config.n_heldout, config.seed
-    )
-    heldout = others[:]
 
-    info = RunInfo(config=config, source=source, image_names=tuple(prepared.names), gain=prepared.gain)
-    examples = pick_examples(heldout)
-    if run and (info.gain != run.info.gain or not np.array_equal(examples, run.examples)):
-        raise InputError(
-            f"the images of the run '{out}' must be those it began with; got others in '{source}'"
+    def load() -> tuple["Patches", "np.ndarray", RunInfo, "np.ndarray"]:
+        images = default_images() if source == _PHOTOGRAPHS else load_images(source)
+        prepared = prepare_images(images, config.whiten)
+        patches, others = split_patches(
+            prepared.arrays, config.patch_size, config.n_patches, config.n_heldout, config.seed
         )
+        info = RunInfo(config=config, source=source, image_names=tuple(prepared.names), gain=prepared.gain)
+        examples = pick_examples(heldout := others[:])
+        if run and (info.gain != run.info.gain or not np.array_equal(examples, run.examples)):
+            raise InputError(
+                f"the images of the run '{out}' must be those it began with; got others in '{source}'"
+            )
+        return patches, heldout, info, examples
+
+    patches, heldout, info, examples = processes.agreed(
+        load, lambda loaded: {"images": ", ".join(loaded[2].image_names)}
+    )
     interruption = Interruption()
     try:
         with ExitStack() as watched:

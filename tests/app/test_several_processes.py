@@ -1,0 +1,59 @@
+"""What the commands say where one of several processes fails, and where all of them do."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from commands import SMALL, write_images
+
+SCRIPT = """
+import os, sys
+import entrosparse.images, entrosparse.inference
+from entrosparse.app.cli import main
+from entrosparse.errors import FileFormatError
+
+def refuse(*_):
+    raise FileFormatError("the disk is broken")
+
+module, name, ranks = sys.argv[1:4]
+if os.environ["RANK"] in ranks.split(","):
+    setattr(sys.modules[module], name, refuse)
+sys.exit(main(sys.argv[4:]))
+"""
+
+
+def failed(folder, module, name, ranks, *arguments):
+    """Run a command in two processes, in some of which a function fails; return the errors that it says."""
+    (folder / "command.py").write_text(SCRIPT)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launch, str(folder / "command.py"), module, name, ranks, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+    assert done.returncode != 0
+    return [line for line in done.stderr.splitlines() if line.startswith("entrosparse: error: ")]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [("1", "process 1 of 2 failed: the disk is broken"), ("0,1", "the disk is broken")],
+)
+def test_a_failure_in_any_process_is_said_once(tmp_path, ranks, expected):
+    images = write_images(tmp_path / "images")
+    fit = ("fit", images, *SMALL, "--out", tmp_path / "run")
+    found = failed(tmp_path, "entrosparse.images", "load_images", ranks, *fit)
+    assert found == [f"entrosparse: error: {expected}"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("entrosparse.images", "load_images"), ("entrosparse.inference", "infer_in_chunks")],
+)
+def test_a_failure_of_one_process_to_encode_is_said(run, images, tmp_path, module, name):
+    encode = ("encode", run, images, "--out", tmp_path / "codes.npz")
+    found = failed(tmp_path, module, name, "1", *encode)
+    assert found == ["entrosparse: error: process 1 of 2 failed: the disk is broken"]
+    assert not (tmp_path / "codes.npz").exists()
