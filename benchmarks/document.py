@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.ticker import NullLocator
 
+import cost
 from entrosparse.app import plots
 from measuring import Line
 
@@ -76,6 +77,33 @@ process.
 ![Share of the matrix products](performance-roofline.png)
 """
 
+SCALING = """# What several processes cost
+
+`make bench` measured the figures of the first table, on two cores of a shared machine; `python
+benchmarks/document.py` wrote this page.
+
+| figure | work | value | to reach | |
+| --- | --- | ---: | ---: | --- |
+{measured}
+
+A step of learning takes `rows / k · a + m + r` in k processes: each infers its share of the rows, the
+sums of all are added up (`r`, of H² + D H numbers of 8 bytes), and each repeats the M-step (`m`). With
+the rates of the first table this foresees what follows. **Nothing of it is measured but the two cores.**
+For cores of larger machines the rates are those of these cores (a machine of 32 has 0.7 times the rate
+of 32, because they share their memory), sums take 50 µs a round and 10 GB/s between machines; a GPU is
+taken to reach 20 of its 60 Tflop/s and to start its kernels in 2 ms a step, with 20 µs and 200 GB/s for
+sums. The last column is for an epoch of 10⁹ rows; nothing is counted for reading them.
+
+| work | machines | ms a step, one | ms a step, all | speed-up | hours for 10⁹ rows |
+| --- | --- | ---: | ---: | ---: | ---: |
+{table}
+
+What does not fall with the number of processes is the M-step and the sum. So they pay off as long as a
+process infers for longer than that: with larger minibatches, more than with more rows.
+
+![Speed-up against the number of processes](performance-processes.png)
+"""
+
 
 def main() -> None:
     results = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
@@ -84,10 +112,16 @@ def main() -> None:
     table = "\n".join(row(line) for line in lines)
     text = TEXT.format(machine=results["machine"], versions=versions, data=results["data"], table=table)
     (DOCS / "performance.md").write_text(text, encoding="utf-8")
+    scaling = SCALING.format(
+        table=cost.page(results["curves"]["cost"]),
+        measured="\n".join(row(line) for line in lines if line.name in ("processes", "cost")),
+    )
+    (DOCS / "scaling-cost.md").write_text(scaling, encoding="utf-8")
     for name, figure in (
         ("learning", draw_learning(results["curves"])),
         ("scaling", draw_scaling(results["curves"]["scaling"])),
         ("roofline", draw_roofline(lines)),
+        ("processes", cost.draw(results["curves"]["cost"])),
     ):
         figure.savefig(DOCS / f"performance-{name}.png", dpi=110, facecolor="white")
 
