@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from entrosparse.errors import InputError
-from entrosparse.images import Patches, random_patches, split_patches, tile_patches
+from entrosparse.images import Patches, average_patches, random_patches, split_patches, tile_patches
 
 
 @pytest.fixture
@@ -132,6 +132,59 @@ def test_tiles_cover_without_overlap(images):
 def test_tile_as_large_as_the_image():
     image = np.arange(16.0).reshape(4, 4)
     np.testing.assert_array_equal(tile_patches([image], 4)[:], image.reshape(1, 16))
+
+
+# --- tiles that overlap, and images of them
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_tiles_with_a_stride_hold_every_pixel_and_their_means_are_the_images(images, stride):
+    tiles = tile_patches(images, 4, stride)
+    again = average_patches(tiles[:], tiles.positions, [image.shape for image in images])
+    for found, image in zip(again, images, strict=True):
+        np.testing.assert_allclose(found, image, rtol=1e-6)
+    rows = np.unique(tiles.positions[tiles.positions[:, 0] == 0, 1])
+    assert rows[0] == 0
+    assert rows[-1] == 9 - 4
+    assert (np.diff(rows)[:-1] == stride).all()
+    assert np.diff(rows)[-1] <= stride
+    assert len({tuple(position) for position in tiles.positions.tolist()}) == len(tiles)
+
+
+def test_a_pixel_has_the_mean_of_the_patches_that_hold_it():
+    rng = np.random.default_rng(0)
+    positions = np.array([[0, 0, 0], [1, 2, 1], [0, 1, 1], [0, 0, 0], [1, 1, 0]])
+    patches = rng.normal(size=(5, 4))
+    shapes = [(4, 3), (4, 5)]
+    expected = [[[[] for _ in range(width)] for _ in range(height)] for height, width in shapes]
+    for patch, (image, row, column) in zip(patches, positions, strict=True):
+        for k, value in enumerate(patch):
+            expected[image][row + k // 2][column + k % 2].append(value)
+    for found, wanted in zip(average_patches(patches, positions, shapes), expected, strict=True):
+        means = [[np.mean(values) if values else np.nan for values in line] for line in wanted]
+        np.testing.assert_allclose(found, means)
+
+
+@pytest.mark.parametrize("stride", [0, -1, 2.5, "2", 4])
+def test_bad_stride(images, stride):
+    with pytest.raises(InputError, match="'stride' parameter must be"):
+        tile_patches(images, 3, stride)
+
+
+@pytest.mark.parametrize(
+    ("patches", "positions", "shapes", "message"),
+    [
+        (np.zeros((2, 5)), np.zeros((2, 3), int), [(4, 4)], "'patches'.*shape"),
+        (np.zeros((2, 4)), np.zeros((3, 3), int), [(4, 4)], "'patches'.*n = 3 positions"),
+        (np.zeros((2, 4)), np.full((2, 3), 1), [(4, 4)], "'positions'.*patch 0 is at"),
+        (np.zeros((1, 4)), np.array([[0, 3, 0]]), [(4, 4)], "'positions'.*patch 0 is at"),
+        (np.zeros((1, 25)), np.array([[0, 0, 0]]), [(4, 4)], "'positions'.*patch 0 is at"),
+        (np.zeros((0, 4)), np.zeros((0, 3), int), [], "'shapes'"),
+    ],
+)
+def test_patches_that_cannot_be_averaged(patches, positions, shapes, message):
+    with pytest.raises(InputError, match=message):
+        average_patches(patches, positions, shapes)
 
 
 def test_patches_are_never_all_held():

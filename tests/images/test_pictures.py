@@ -8,7 +8,7 @@ import pytest
 from scipy.io import savemat
 
 from entrosparse.errors import FileFormatError, InputError
-from entrosparse.images import Image, _pictures, default_images, load_images
+from entrosparse.images import Image, _pictures, default_images, load_images, load_mask
 
 LUMA = np.array([0.2125, 0.7154, 0.0721])  # weights of red, green, blue
 
@@ -384,6 +384,35 @@ def test_pixels_that_are_not_finite(tmp_path, bad):
     message = error_of(tmp_path / "stack.npy")
     assert "stack.npy[1]" in message
     assert "2 of 30" in message
+
+
+def test_missing_pixels_are_read_where_they_are_allowed(tmp_path):
+    pixels = np.random.default_rng(7).random((5, 6))
+    pixels[1, 2:] = np.nan
+    (image,) = load_images(save_array(tmp_path / "holes.npy", pixels), allow_missing=True)
+    np.testing.assert_array_equal(image.pixels, pixels.astype(np.float32))
+    for bad, message in [(np.inf, "1 of 30 are infinite"), (np.nan, "all 30 are missing")]:
+        pixels[0 if np.isinf(bad) else slice(None), slice(1) if np.isinf(bad) else slice(None)] = bad
+        with pytest.raises(InputError, match=message):
+            Image("holes", pixels, allow_missing=True)
+    with pytest.raises(InputError, match="all 2 pixels are 1"):
+        Image("flat", [[1.0, np.nan], [np.nan, 1.0]], allow_missing=True)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float64])
+def test_a_mask_marks_what_is_not_zero(tmp_path, dtype):
+    marked = np.eye(6, dtype=bool)
+    path = save_array(tmp_path / "mask.npy", marked.astype(dtype))
+    np.testing.assert_array_equal(load_mask(path), marked)
+    picture = save_picture(tmp_path / "mask.png", marked * np.uint8(255))
+    np.testing.assert_array_equal(load_mask(picture), marked)
+
+
+def test_a_mask_is_one_array(tmp_path):
+    with pytest.raises(InputError, match=r"mask must be one array.*holds 2"):
+        load_mask(save_array(tmp_path / "mask.npy", np.zeros((4, 5, 2))))
+    with pytest.raises(InputError, match="cannot read"):
+        load_mask(tmp_path / "gone.png")
 
 
 def test_constant_picture(tmp_path):

@@ -121,3 +121,53 @@ def test_bad_gain(gain):
 def test_no_images():
     with pytest.raises(InputError, match="'images'"):
         prepare_images([])
+
+
+# --- undone
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (17, 40)])
+def test_whitening_and_its_inverse_return_the_image_but_for_the_corners_of_the_spectrum(shape):
+    """Waves below 0.49 cycles per pixel come back; those above, which are hardly passed, do not."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
+    frequencies = np.array([[0, 1], [3, 0], [5, 7], [shape[0] - 1, 1], [shape[0] - 2, shape[1] - 3]])
+    waves = [
+        np.cos(np.pi * v * rows / shape[0]) * np.cos(np.pi * u * columns / shape[1]) for v, u in frequencies
+    ]
+    rho = np.hypot(*(frequencies / (2 * np.array(shape))).T)
+    assert (rho < 0.49).sum() == 4
+    low = 7.0 + sum(wave for wave, r in zip(waves, rho, strict=True) if r < 0.49)
+    prepared = prepare_images([Image("waves", 7.0 + sum(waves))])
+    (restored,) = prepared.restored(prepared.arrays)
+    assert restored.dtype == np.float32
+    np.testing.assert_allclose(restored, low, atol=2e-4)
+
+
+def test_photographs_come_back_nearly_whole():
+    images = default_images()[:2]
+    prepared = prepare_images(images)
+    for image, restored in zip(images, prepared.restored(prepared.arrays), strict=True):
+        assert np.sqrt(np.mean((restored - image.pixels) ** 2)) < 0.05 * image.pixels.std()
+
+
+def test_without_whitening_nothing_is_lost():
+    images = [random_image((12, 14)), random_image((9, 20), 1)]
+    prepared = prepare_images(images, "none", gain=0.3)
+    for image, restored in zip(images, prepared.restored(prepared.arrays), strict=True):
+        np.testing.assert_allclose(restored, image.pixels, rtol=1e-6)
+
+
+# --- missing pixels
+
+
+def test_missing_pixels_stay_missing_and_count_for_nothing():
+    pixels = random_image((12, 14)).pixels.copy()
+    missing = np.random.default_rng(1).random(pixels.shape) < 0.3
+    seen = pixels[~missing].astype(np.float64)
+    pixels[missing] = np.nan
+    prepared = prepare_images([Image("holes", pixels, allow_missing=True)], "none")
+    np.testing.assert_array_equal(np.isnan(prepared.arrays[0]), missing)
+    expected = np.sqrt(0.1) * (seen - seen.mean()) / seen.std()
+    np.testing.assert_allclose(prepared.arrays[0][~missing], expected, atol=1e-6)
+    with pytest.raises(InputError, match=r"'holes' must have all its pixels.*of 168 are missing"):
+        prepare_images([Image("holes", pixels, allow_missing=True)], "olshausen")

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, final, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 from entrosparse._checks import check_positive
 from entrosparse._files import (
@@ -44,6 +45,14 @@ from entrosparse._files import (
     write_atomically,
 )
 from entrosparse.app.config import FitConfig
+from entrosparse.app.image_codes import (
+    ImageCodes,
+    Images,
+    Reconstruction,
+    decode_images,
+    encode_images,
+    reconstruct_images,
+)
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import Callback, EpochRecord
 from entrosparse.model import LARGEST_FILE, SparseCodingModel
@@ -114,6 +123,54 @@ class Run:
     model: SparseCodingModel
     history: tuple[EpochRecord, ...]
     examples: np.ndarray
+
+    def encode(self, images: Images, stride: int | None = None) -> ImageCodes:
+        """Return the codes of images, cut into tiles that overlap.
+
+        Parameters
+        ----------
+        images : Image, ndarray of shape (height, width), or a sequence of such
+            One image or several, prepared as those that the model was learned from. NaN are missing pixels,
+            which a model of whitened images cannot do without.
+        stride : int, optional
+            Pixels from one tile to the next, at most the side of a patch; half of that by default.
+
+        Returns
+        -------
+        ImageCodes
+            Means and deviations of the codes, and the positions of the tiles.
+
+        Raises
+        ------
+        InputError
+            If an image is smaller than a patch, or lacks pixels that are needed.
+        """
+        return encode_images(self, images, stride)
+
+    def decode(self, codes: ImageCodes) -> list[NDArray[np.float32]]:
+        """Return the images that codes stand for, in the units of the images that were encoded.
+
+        Overlapping tiles are averaged. A model of whitened images loses the corners of the spectrum
+        (see :meth:`~entrosparse.images.PreparedImages.restored`).
+
+        Parameters
+        ----------
+        codes : ImageCodes
+            From :meth:`encode`; their means may have been changed.
+
+        Returns
+        -------
+        list of ndarray of float32, shape (height, width) each
+            One for each image that was encoded.
+        """
+        return decode_images(self, codes)
+
+    def reconstruct(self, images: Images, stride: int | None = None) -> list[Reconstruction]:
+        """Return images from their codes, with their posterior deviations, and missing pixels filled in.
+
+        Codes of all tiles are never held at once. The parameters are those of :meth:`encode`.
+        """
+        return reconstruct_images(self, images, stride)
 
 
 @final

@@ -47,22 +47,7 @@ class Patches:
         self, images: Sequence[NDArray[Any]], patch_size: int, positions: NDArray[np.integer[Any]]
     ) -> None:
         room = _admissible(images, patch_size)
-        positions = np.asarray(positions)
-        if positions.ndim != 2 or positions.shape[1] != 3 or positions.dtype.kind not in "ui":
-            raise InputError(
-                "the 'positions' parameter must be an integer array of shape (n, 3): image, row, column; "
-                f"got {positions.dtype} of shape {positions.shape}"
-            )
-        self.positions = positions.astype(np.int64)
-        image, corner = self.positions[:, 0], self.positions[:, 1:]
-        outside = (image < 0) | (image >= len(images))
-        outside |= ((corner < 0) | (corner >= room[np.where(outside, 0, image)])).any(axis=1)
-        if outside.any():
-            first = int(outside.argmax())
-            raise InputError(
-                "the 'positions' parameter must place every patch within its image; "
-                f"patch {first} is at image, row, column = {self.positions[first].tolist()}"
-            )
+        self.positions = check_positions(positions, room)
         self.patch_size = int(patch_size)
         self.n_features = self.patch_size**2
         sizes = np.array([array.size for array in images])
@@ -154,10 +139,10 @@ def split_patches(
     return train, random_patches(arrays, patch_size, n_heldout, of_heldout)
 
 
-def tile_patches(images: Sequence[NDArray[Any]], patch_size: int) -> Patches:
-    """Cut images into adjacent patches that do not overlap.
+def tile_patches(images: Sequence[NDArray[Any]], patch_size: int, stride: int | None = None) -> Patches:
+    """Cut images into tiles: patches at equal distances, from the top left on.
 
-    The tiles start at the top left; pixels on the right and at the bottom that fill no tile are left out.
+    :func:`average_patches` makes images of such patches again.
 
     Parameters
     ----------
@@ -165,6 +150,10 @@ def tile_patches(images: Sequence[NDArray[Any]], patch_size: int) -> Patches:
         The images.
     patch_size : int
         Side of a patch in pixels, at least 2.
+    stride : int, optional
+        Pixels from one tile to the next, at most the side of a patch. The last tiles of a row and a column
+        begin where they end with the image, so that every pixel is in a tile. By default tiles are adjacent,
+        and pixels on the right and at the bottom that fill no tile are left out.
 
     Returns
     -------
@@ -174,14 +163,53 @@ def tile_patches(images: Sequence[NDArray[Any]], patch_size: int) -> Patches:
     Raises
     ------
     InputError
-        If the patch size is out of range or an image is smaller than a patch.
+        If the patch size or the stride is out of range, or an image is smaller than a patch.
     """
     room = _admissible(images, patch_size)
+    if stride is not None:
+        check_whole("stride", stride, 1)
+        if stride > patch_size:
+            raise InputError(
+                f"the 'stride' parameter must be at most the patch size, {patch_size}, "
+                f"so that no pixel is left out; got {stride}"
+            )
     corners = []
-    for image, (height, width) in enumerate(room):
-        row, column = np.mgrid[:height:patch_size, :width:patch_size].reshape(2, -1)
+    for image, sides in enumerate(room):
+        starts = [np.arange(0, side, stride or patch_size) for side in sides]
+        if stride is not None:
+            starts = [np.union1d(start, side - 1) for start, side in zip(starts, sides, strict=True)]
+        row, column = (axis.ravel() for axis in np.meshgrid(*starts, indexing="ij"))
         corners.append(np.column_stack([np.full_like(row, image), row, column]))
     return Patches(images, patch_size, np.concatenate(corners))
+
+
+def check_positions(positions: NDArray[np.integer[Any]], room: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return positions of patches (n, 3) as int64, if there is room for them.
+
+    Parameters
+    ----------
+    positions : ndarray of int, shape (n, 3)
+        Image, row and column of each patch.
+    room : ndarray of int64, shape (n_images, 2)
+        Numbers of rows and of columns at which a patch may start, for each image.
+    """
+    positions = np.asarray(positions)
+    if positions.ndim != 2 or positions.shape[1] != 3 or positions.dtype.kind not in "ui":
+        raise InputError(
+            "the 'positions' parameter must be an integer array of shape (n, 3): image, row, column; "
+            f"got {positions.dtype} of shape {positions.shape}"
+        )
+    checked = positions.astype(np.int64)
+    image, corner = checked[:, 0], checked[:, 1:]
+    outside = (image < 0) | (image >= len(room))
+    outside |= ((corner < 0) | (corner >= room[np.where(outside, 0, image)])).any(axis=1)
+    if outside.any():
+        first = int(outside.argmax())
+        raise InputError(
+            "the 'positions' parameter must place every patch within its image; "
+            f"patch {first} is at image, row, column = {checked[first].tolist()}"
+        )
+    return checked
 
 
 def _admissible(images: Sequence[NDArray[Any]], patch_size: int) -> NDArray[np.int64]:

@@ -29,6 +29,8 @@ class Image:
         What messages call the image: the file's name, with the array and slice where there are several.
     pixels : ndarray of float32, shape (height, width)
         Copied from any real numeric array of at least 2 x 2 pixels. The unit is the source's own.
+    allow_missing : bool
+        Whether pixels may be NaN, which are missing; one at least must be there.
 
     Raises
     ------
@@ -38,29 +40,34 @@ class Image:
 
     name: str
     pixels: NDArray[np.float32]
+    allow_missing: bool = False
 
     def __post_init__(self) -> None:
         given = np.asarray(self.pixels)
-        if given.ndim != 2 or not _is_numeric_picture(given):
+        if given.ndim != 2 or not _is_picture(given, "uif"):
             raise InputError(
                 f"image '{self.name}' must be a real numeric array of height x width, at least 2 x 2; "
                 f"got {given.dtype} of shape {given.shape}"
             )
         with np.errstate(over="ignore", invalid="ignore"):  # Pixels that are not finite are counted below.
             pixels = np.array(given, dtype=np.float32, order="C")
-        n_bad = int(np.count_nonzero(~np.isfinite(pixels)))
+        bad = np.isinf(pixels) if self.allow_missing else ~np.isfinite(pixels)
+        n_bad, kinds = int(np.count_nonzero(bad)), "infinite" if self.allow_missing else "NaN or infinite"
         if n_bad:
             raise InputError(
-                f"image '{self.name}' must have finite pixels; {n_bad} of {pixels.size} are NaN or infinite"
+                f"image '{self.name}' must have finite pixels; {n_bad} of {pixels.size} are {kinds}"
             )
-        if pixels.min() == pixels.max():
+        seen = pixels[~np.isnan(pixels)] if self.allow_missing else pixels.ravel()
+        if seen.size == 0:
+            raise InputError(f"image '{self.name}' must have pixels; all {pixels.size} are missing")
+        if seen.min() == seen.max():
             raise InputError(
-                f"image '{self.name}' must not be constant; all {pixels.size} pixels are {pixels[0, 0]:g}"
+                f"image '{self.name}' must not be constant; all {seen.size} pixels are {seen[0]:g}"
             )
         object.__setattr__(self, "pixels", pixels)
 
 
-def load_images(source: str | Path, channel: str = "luma") -> list[Image]:
+def load_images(source: str | Path, channel: str = "luma", allow_missing: bool = False) -> list[Image]:
     """Read greyscale images from a folder of pictures, a picture, an array file or a MATLAB file.
 
     Parameters
@@ -82,6 +89,8 @@ def load_images(source: str | Path, channel: str = "luma") -> list[Image]:
     channel : str
         What is read of pictures in colour: ``"luma"``, ``"red"``, ``"green"`` or ``"blue"``. Arrays are what
         they are.
+    allow_missing : bool
+        Whether pixels of arrays may be NaN, which are missing.
 
     Returns
     -------
@@ -108,7 +117,30 @@ def load_images(source: str | Path, channel: str = "luma") -> list[Image]:
         raise FileFormatError(
             f"a folder of images must hold {', '.join(_PICTURE_SUFFIXES)} files; found none in '{source}'"
         )
-    return [image for path in paths for image in _read_file(path, channel)]
+    return [Image(*named, allow_missing) for path in paths for named in _read_file(path, channel)]
+
+
+def load_mask(path: str | Path) -> NDArray[np.bool_]:
+    """Read which pixels of an image are marked: those that are not zero in a picture or an array file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A picture or array file, as for :func:`load_images`, that holds one array of height x width.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+
+    Raises
+    ------
+    FileFormatError
+        If the file is missing, damaged, of an unknown kind, or holds anything but one such array.
+    """
+    arrays = _read_file(Path(path), "luma", kinds="uifb")
+    if len(arrays) != 1:
+        raise FileFormatError(f"the mask must be one array of height x width; '{path}' holds {len(arrays)}")
+    return arrays[0][1] != 0
 
 
 def default_images(channel: str = "luma") -> list[Image]:
@@ -137,9 +169,9 @@ def default_images(channel: str = "luma") -> list[Image]:
     folder = Path(str(files("skimage.data")))
     images = []
     for name in _INSTALLED:
-        (whole,) = _read_file(folder / name, channel)
-        height, width = (side // 2 for side in whole.pixels.shape)
-        blocks = whole.pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
+        ((_, whole),) = _read_file(folder / name, channel)
+        height, width = (side // 2 for side in whole.shape)
+        blocks = whole[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
         images.append(Image(Path(name).stem, blocks.mean(axis=(1, 3))))
     return images
 
@@ -157,8 +189,11 @@ def _pictures_in(folder: Path) -> list[Path]:
     )
 
 
-def _read_file(path: Path, channel: str) -> list[Image]:
-    """Read one file. Readers run only here, so every failure of theirs becomes an error of this package."""
+def _read_file(path: Path, channel: str, kinds: str = "uif") -> list[tuple[str, NDArray[Any]]]:
+    """Read the arrays of height x width in one file, and their names; others than of these kinds are ignored.
+
+    Readers run only here, so every failure of theirs becomes an error of this package.
+    """
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise FileFormatError(
@@ -174,25 +209,25 @@ def _read_file(path: Path, channel: str) -> list[Image]:
         raise
     except Exception as error:  # Damaged files make their readers raise nearly anything.
         raise FileFormatError(f"cannot read '{path}': {one_line(error)}") from error
-    usable = {label: array for label, array in arrays.items() if _is_numeric_picture(array)}
+    usable = {label: array for label, array in arrays.items() if _is_picture(array, kinds)}
     if not usable:
         found = [f"{array.dtype} of shape {array.shape}" for array in arrays.values()]
         raise FileFormatError(
             f"'{path}' must hold a real numeric array of height x width (x n), at least 2 x 2 pixels; "
             f"found {'; '.join(found[:5]) or 'no array'}"
         )
-    images = []
+    named = []
     for label, array in usable.items():
         name = printable(path.name + label)
         if array.ndim == 2:
-            images.append(Image(name, array))
+            named.append((name, array))
         else:
-            images += [Image(f"{name}[{k}]", array[:, :, k]) for k in range(array.shape[2])]
-    return images
+            named += [(f"{name}[{k}]", array[:, :, k]) for k in range(array.shape[2])]
+    return named
 
 
-def _is_numeric_picture(array: NDArray[Any]) -> bool:
-    return array.dtype.kind in "uif" and array.ndim in (2, 3) and min(array.shape[:2]) >= 2 and array.size > 0
+def _is_picture(array: NDArray[Any], kinds: str) -> bool:
+    return array.dtype.kind in kinds and array.ndim in (2, 3) and min(array.shape[:2]) >= 2 and array.size > 0
 
 
 def _channel(picture: "PIL.Image.Image", channel: str) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from entrosparse.images._pictures import Image
 
 _TARGET_VARIANCE = 0.1  # Mean variance of the images that set the gain.
 _CUTOFF = 0.4  # f0, in cycles per pixel.
+_LEAST_PASSED = 0.1  # Least value of the low pass at which a frequency can be brought back.
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +25,44 @@ class PreparedImages:
     names : list of str
         Names of the images.
     arrays : list of ndarray of float32, shape (height, width) each
-        Their pixels, with zero mean in every image.
+        Their pixels, with zero mean in every image, and NaN where a pixel is missing.
     gain : float
         The one factor applied to all images last; prepare new images with the gain of the training images.
     whiten : str
         Name of the whitening, a key of `WHITENINGS`.
+    means, deviations : list of float
+        Mean and standard deviation of the pixels of each image, as they were given.
     """
 
     names: list[str]
     arrays: list[NDArray[np.float32]]
     gain: float
     whiten: str
+    means: list[float]
+    deviations: list[float]
+
+    def restored(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Bring arrays like :attr:`arrays`, such as reconstructions of them, to the units of the images.
+
+        Gain, whitening and standardisation are undone. Without whitening nothing is lost. The low pass of
+        "olshausen" leaves less than a tenth of frequencies above 0.49 cycles per pixel, which are the corners
+        of the spectrum; they are not brought back. Errors of the lowest frequencies grow most, for the ramp
+        is undone by division by the frequency.
+
+        Parameters
+        ----------
+        arrays : sequence of ndarray, shape (height, width) each
+            One for each image, of its shape.
+
+        Returns
+        -------
+        list of ndarray of float32, shape (height, width) each
+        """
+        undo = WHITENINGS[self.whiten].undo
+        return [
+            (mean + deviation * undo(np.asarray(array, dtype=np.float64) / self.gain)).astype(np.float32)
+            for mean, deviation, array in zip(self.means, self.deviations, arrays, strict=True)
+        ]
 
 
 def prepare_images(
@@ -66,7 +95,8 @@ def prepare_images(
     Raises
     ------
     InputError
-        If there is no image, the whitening is unknown, or the gain is not a finite number above zero.
+        If there is no image, the whitening is unknown, the gain is not a finite number above zero, or an
+        image that is to be whitened has missing pixels.
     """
     if whiten not in WHITENINGS:
         raise InputError(f"the 'whiten' parameter must be one of {', '.join(WHITENINGS)}; got {whiten!r}")
@@ -74,29 +104,73 @@ def prepare_images(
         check_positive("gain", gain)
     if len(images) == 0:
         raise InputError("the 'images' parameter must hold at least one image; got none")
-    filtered = [WHITENINGS[whiten](_standardised(image.pixels)) for image in images]
+    filtered, means, deviations = [], [], []
+    for image in images:
+        n_missing = int(np.isnan(image.pixels).sum())
+        if n_missing and not WHITENINGS[whiten].pixelwise:
+            raise InputError(
+                f"image '{image.name}' must have all its pixels unless 'whiten' is 'none', as a filter mixes "
+                f"them; {n_missing} of {image.pixels.size} are missing"
+            )
+        mean = np.nanmean(image.pixels, dtype=np.float64)
+        centred = image.pixels - mean
+        deviation = np.nanstd(centred)
+        filtered.append(WHITENINGS[whiten].apply(centred / deviation))
+        means.append(float(mean))
+        deviations.append(float(deviation))
     if gain is None:
-        gain = float(np.sqrt(_TARGET_VARIANCE / np.mean([array.var() for array in filtered])))
+        gain = float(np.sqrt(_TARGET_VARIANCE / np.mean([np.nanvar(array) for array in filtered])))
     arrays = [(gain * array).astype(np.float32) for array in filtered]
-    return PreparedImages([image.name for image in images], arrays, float(gain), whiten)
+    return PreparedImages([image.name for image in images], arrays, float(gain), whiten, means, deviations)
 
 
-def _standardised(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
-    centred = pixels - pixels.mean(dtype=np.float64)
-    return centred / centred.std()
+def _ramp_and_low_pass(shape: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the two factors of the filter at the frequencies of a cosine transform."""
+    height, width = shape
+    rho = np.hypot(np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width))
+    return rho, np.exp(-((rho / _CUTOFF) ** 4))
 
 
-def _olshausen(image: NDArray[np.float64]) -> NDArray[np.float64]:
+def _apply_olshausen(image: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.fft import dctn, idctn
 
-    height, width = image.shape
-    rho = np.hypot(np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width))
-    spectrum = dctn(image, norm="ortho") * (rho * np.exp(-((rho / _CUTOFF) ** 4)))
+    ramp, low_pass = _ramp_and_low_pass(image.shape)
+    return idctn(dctn(image, norm="ortho") * (ramp * low_pass), norm="ortho")
+
+
+def _undo_olshausen(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.fft import dctn, idctn
+
+    ramp, low_pass = _ramp_and_low_pass(image.shape)
+    kept = (ramp > 0) & (low_pass >= _LEAST_PASSED)
+    spectrum = np.where(kept, dctn(image, norm="ortho"), 0.0) / np.where(kept, ramp * low_pass, 1.0)
     return idctn(spectrum, norm="ortho")
 
 
-WHITENINGS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "olshausen": _olshausen,
-    "none": lambda image: image,
+def _same(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    return image
+
+
+@final
+@dataclass(frozen=True)
+class Whitening:
+    """How one standardised image is whitened, and how that is undone as far as it can be.
+
+    Attributes
+    ----------
+    apply, undo : callable
+        From an array of shape (height, width) to another.
+    pixelwise : bool
+        Whether each pixel is treated by itself, so that others may be missing (NaN).
+    """
+
+    apply: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    undo: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    pixelwise: bool
+
+
+WHITENINGS = {
+    "olshausen": Whitening(_apply_olshausen, _undo_olshausen, pixelwise=False),
+    "none": Whitening(_same, _same, pixelwise=True),
 }
-"""Whitening of one standardised image, by name."""
+"""Whitenings by name."""

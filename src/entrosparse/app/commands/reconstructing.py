@@ -1,0 +1,108 @@
+"""The command ``reconstruct``: an image from its codes, how sure the model is of it, and missing pixels."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from entrosparse._files import whole_folder, write_atomically
+from entrosparse.app.commands import Command
+from entrosparse.app.terminal import new_parser, say
+from entrosparse.errors import InputError
+
+if TYPE_CHECKING:
+    from entrosparse.app.image_codes import Reconstruction
+    from entrosparse.images import Image
+
+_SUMMARY = "make an image from its codes, and fill in missing pixels"
+
+
+def add_commands(commands: Any) -> dict[str, Command]:
+    """Add the command to a parser, and return what runs it."""
+    command = new_parser(
+        "Make an image from its codes, and fill in missing pixels, with posterior deviations."
+    )
+    command.add_argument("run", type=str, help="run folder")
+    command.add_argument("image", type=str, help="file of one image; NaN in an array are missing pixels")
+    mask = "file of an image or array of the same size; pixels that are not zero there are missing"
+    command.add_argument("--mask", type=str, help=mask)
+    stride = "pixels from one tile to the next; half of the side of a patch by default"
+    command.add_argument("--stride", type=int, help=stride)
+    kinds = "of the posteriors, as in fit; that of the run by default"
+    command.add_argument("--covariance", type=str, help=kinds)
+    command.add_argument("--out", type=str, required=True, help="new folder")
+    commands.add_subcommand("reconstruct", command, help=_SUMMARY)
+    return {"reconstruct": _reconstruct}
+
+
+def _reconstruct(options: Namespace) -> int:
+    from entrosparse.app.runs import check_new_folder, load_run
+
+    out = Path(options.out)
+    check_new_folder(out)
+    run = load_run(options.run)
+    if options.covariance is not None:
+        config = replace(run.info.config, covariance=options.covariance)
+        config.validate()
+        run = replace(run, info=replace(run.info, config=config))
+    image = _read_image(options.image, options.mask)
+    (found,) = run.reconstruct(image, options.stride)
+
+    _write(out, image, found)
+    of = "the whitened image, data units" if run.info.config.whiten != "none" else "the image"
+    lowest, highest = float(found.deviation.min()), float(found.deviation.max())
+    say(f"posterior deviation from {lowest:.4g} to {highest:.4g} (units of {of})")
+    if n_missing := int(found.missing.sum()):
+        say(f"filled in {n_missing:,} of {found.missing.size:,} pixels")
+    say(f"wrote {out}")
+    return 0
+
+
+def _read_image(source: str, mask: str | None) -> "Image":
+    import numpy as np
+
+    from entrosparse.images import Image, load_images, load_mask
+
+    images = load_images(source, allow_missing=True)
+    if len(images) != 1:
+        raise InputError(f"the 'image' parameter must be a file of one image; '{source}' holds {len(images)}")
+    (image,) = images
+    if mask is None:
+        return image
+    marked = load_mask(mask)
+    if marked.shape != image.pixels.shape:
+        raise InputError(
+            f"the 'mask' parameter must have the size of the image, {image.pixels.shape}; got {marked.shape}"
+        )
+    return Image(image.name, np.where(marked, np.nan, image.pixels), allow_missing=True)
+
+
+def _write(out: Path, image: "Image", found: "Reconstruction") -> None:
+    """Write arrays and pictures; pictures of images share the grey scale of the given one."""
+    import numpy as np
+    import PIL.Image
+    from matplotlib import colormaps
+
+    low, high = float(np.nanmin(image.pixels)), float(np.nanmax(image.pixels))
+    if low >= 0.0 and high <= 1.0:  # The units of a picture.
+        low, high = 0.0, 1.0
+
+    def grey(pixels: Any) -> Any:
+        return (255 * np.clip((pixels - low) / (high - low), 0, 1)).round().astype(np.uint8)
+
+    arrays: dict[str, Any] = {"image": found.image, "deviation": found.deviation}
+    lowest, highest = found.deviation.min(), found.deviation.max()
+    share = (found.deviation - lowest) / (highest - lowest if highest > lowest else 1.0)
+    heat = np.ascontiguousarray(colormaps["magma"](share, bytes=True)[..., :3])
+    pictures = {"image": grey(found.image), "deviation": heat}
+    if found.missing.any():
+        arrays |= {"filled": found.filled, "missing": found.missing}
+        pictures["filled"] = grey(found.filled)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(out) as aside:
+        write_atomically(aside / "arrays.npz", lambda file: np.savez(file, **arrays))
+        for name, pixels in pictures.items():
+            save = partial(PIL.Image.fromarray(pixels).save, format="png")
+            write_atomically(aside / f"{name}.png", save)
