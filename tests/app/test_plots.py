@@ -67,6 +67,16 @@ def test_patches_share_the_scale_of_their_original():
     assert figure.axes[2].images[0].get_clim() == (0.0, 0.4)
 
 
+def test_bounds_are_drawn_from_top_to_bottom_with_two_errors():
+    (axes,) = plots.draw_bounds([-3.0, 1.0], [0.0, 0.25]).axes
+    ((points, _, (bars,)),) = axes.containers
+    np.testing.assert_array_equal(points.get_xydata(), [[-3, 1], [1, 2]])
+    np.testing.assert_allclose([segment[:, 0] for segment in bars.get_segments()], [[-3, -3], [0.5, 1.5]])
+    bottom, top = axes.get_ylim()
+    assert bottom > top
+    assert "nats" in axes.get_xlabel()
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 100])
 def test_every_number_of_fields_is_drawn(n):
     mosaic = plots.draw_fields(np.ones((4, n)), np.ones(n), (2, 2)).axes[0].images[0].get_array()

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
-from entrosparse.app.commands import Command, about_runs, encoding, experiments, fitting, reconstructing
+from entrosparse.app.commands import (
+    Command,
+    about_runs,
+    comparing,
+    encoding,
+    experiments,
+    fitting,
+    reconstructing,
+)
 from entrosparse.app.terminal import FAILED, INTERRUPTED, UNREAD, fail, new_parser, show_warning, what_failed
 from entrosparse.errors import EntrosparseError
 
@@ -67,7 +75,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
     parser = new_parser(description, prog="entrosparse")
     subcommands = parser.add_subcommands(required=True, dest="command")
     commands: dict[str, Command] = {}
-    for module in (fitting, encoding, reconstructing, experiments, about_runs):
+    for module in (fitting, encoding, reconstructing, comparing, experiments, about_runs):
         commands |= module.add_commands(subcommands)
     return parser, commands
 

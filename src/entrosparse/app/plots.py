@@ -94,6 +94,26 @@ def draw_entropies(epoch: Sequence[int], entropies: Mapping[str, Sequence[float]
     return figure
 
 
+def draw_bounds(bounds: Sequence[float], errors: Sequence[float]) -> Figure:
+    """Draw the bounds of several runs (nats per patch), one below the other, with two errors to each side.
+
+    Parameters
+    ----------
+    bounds, errors : sequence of float
+        The bounds, and the standard errors of their differences from the first.
+    """
+    figure, (axes,) = panels(1, 1, (10.4, 1.0 + 0.4 * len(bounds)))
+    places = range(1, len(bounds) + 1)
+    axes.axvline(bounds[0], color=PAPER_COLOUR, linestyle=":", linewidth=1.2)
+    axes.errorbar(bounds, places, xerr=2 * np.asarray(errors), fmt="o", color=ELBO_COLOUR, capsize=3)
+    axes.set_yticks(places)
+    axes.set_ylim(len(bounds) + 0.5, 0.5)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("bound (nats per patch)")
+    axes.set_ylabel("run")
+    return figure
+
+
 def draw_prior_scales(prior_scale: ArrayLike) -> Figure:
     """Draw the histogram of the prior scales λ (data units)."""
     figure, (axes,) = _panels(1, height=3.2)

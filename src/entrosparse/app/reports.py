@@ -15,14 +15,19 @@ from entrosparse.app.runs import Run, summarise
 
 def write_report(run: Run) -> None:
     """Write ``fields.png`` and ``report.html`` into the folder of a run, each whole or not at all."""
+    fields = fields_png(run)
+    page = _render(run, fields)
+    write_atomically(run.path / "fields.png", lambda file: file.write(fields))
+    write_atomically(run.path / "report.html", lambda file: file.write(page))
+
+
+def fields_png(run: Run) -> bytes:
+    """Return a picture of the generative fields of a run, as a PNG."""
     side = run.info.config.patch_size
     figure = plots.draw_fields(run.model.dictionary.numpy(), run.model.prior_scale.numpy(), (side, side))
     image = io.BytesIO()
     figure.savefig(image, format="png", transparent=True)
-    fields = image.getvalue()
-    page = _render(run, fields)
-    write_atomically(run.path / "fields.png", lambda file: file.write(fields))
-    write_atomically(run.path / "report.html", lambda file: file.write(page))
+    return image.getvalue()
 
 
 def _render(run: Run, fields: bytes) -> bytes:
@@ -41,10 +46,10 @@ def _render(run: Run, fields: bytes) -> bytes:
         settings=asdict(run.info.config),
         n_examples=len(run.examples),
         fields=png_address(fields),
-        elbo=_svg(plots.draw_elbo(epochs, [record.elbo for record in history], annealed)),
-        entropies=_svg(plots.draw_entropies(epochs, entropies)),
-        prior_scales=_svg(plots.draw_prior_scales(run.model.prior_scale.numpy())),
-        patches=_svg(_draw_examples(run)),
+        elbo=inline_figure(plots.draw_elbo(epochs, [record.elbo for record in history], annealed)),
+        entropies=inline_figure(plots.draw_entropies(epochs, entropies)),
+        prior_scales=inline_figure(plots.draw_prior_scales(run.model.prior_scale.numpy())),
+        patches=inline_figure(_draw_examples(run)),
     )
 
 
@@ -59,7 +64,7 @@ def _draw_examples(run: Run) -> Figure:
     return plots.draw_patches(run.examples, reconstructions.numpy(), deviations.numpy(), (side, side))
 
 
-def _svg(figure: Figure) -> Markup:
+def inline_figure(figure: Figure) -> Markup:
     """Return a figure as an SVG element whose text and axes take the colour of the page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from entrosparse.app.runs import Run
-    from entrosparse.images import Patches
+    from entrosparse.images import Image, Patches
     from entrosparse.learning import Callback, Checkpoints
 
 SOURCE = "folder or file of images; photographs by default"
@@ -47,6 +47,13 @@ def add_commands(commands: Any) -> dict[str, Command]:
     resume.add_argument("run", type=str, help="run folder")
     commands.add_subcommand("resume", resume, help=description)
     return {"fit": _fit, "resume": lambda options: _go_on(Path(options.run))}
+
+
+def read_source(source: str) -> "list[Image]":
+    """Return the images of a source, as it is named in a run folder."""
+    from entrosparse.images import default_images, load_images
+
+    return default_images() if source == _PHOTOGRAPHS else load_images(source)
 
 
 def _how_to_go_on(out: Path) -> str:
@@ -107,7 +114,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     from entrosparse.app.progress import FitProgress
     from entrosparse.app.reports import write_report
     from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples
-    from entrosparse.images import default_images, load_images, prepare_images, split_patches
+    from entrosparse.images import prepare_images, split_patches
     from entrosparse.learning import train
     from entrosparse.processes import current_processes
 
@@ -117,8 +124,7 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
         schedule = stretched(schedule, config.epochs)
 
     def load() -> tuple["Patches", "np.ndarray", RunInfo, "np.ndarray"]:
-        images = default_images() if source == _PHOTOGRAPHS else load_images(source)
-        prepared = prepare_images(images, config.whiten)
+        prepared = prepare_images(read_source(source), config.whiten)
         patches, others = split_patches(
             prepared.arrays, config.patch_size, config.n_patches, config.n_heldout, config.seed
         )

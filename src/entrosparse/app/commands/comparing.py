@@ -1,0 +1,52 @@
+"""The command ``compare``: the bounds of several runs on the same held-out patches."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from entrosparse.app.commands import Command
+from entrosparse.app.commands.fitting import read_source
+from entrosparse.app.terminal import new_parser, say
+
+_SUMMARY = "lay the bounds of several runs side by side"
+
+
+def add_commands(commands: Any) -> dict[str, Command]:
+    """Add the command to a parser, and return what runs it."""
+    command = new_parser("Lay the bounds of several runs on the same held-out patches side by side.")
+    command.add_argument(
+        "runs", type=str, nargs="+", help="run folders, two at least; the first is compared to"
+    )
+    source = "folder or file of images to draw the patches from; by default those of the first run"
+    command.add_argument("--images", type=str, help=source)
+    command.add_argument("--out", type=str, required=True, help="new folder")
+    commands.add_subcommand("compare", command, help=_SUMMARY)
+    return {"compare": _compare}
+
+
+def _compare(options: Namespace) -> int:
+    from entrosparse.app.comparisons import compare, write_comparison
+    from entrosparse.app.runs import check_new_folder, load_run
+
+    out = Path(options.out)
+    check_new_folder(out)
+    runs = [load_run(path) for path in options.runs]
+    source = runs[0].info.source if options.images is None else os.path.abspath(options.images)
+    rows, n_patches = compare(runs, read_source(source))
+
+    say(f"{'nats per patch':>14} {'bits per dim.':>14} {'ahead of the first':>20}  run")
+    for row in rows:
+        ahead = "" if row is rows[0] else f"{row.ahead:.3f} ± {row.ahead_error:.3f}"
+        say(f"{row.bound:>14.3f} {row.bits_per_dimension:>14.4f} {ahead:>20}  {row.run}")
+    side = runs[0].info.config.patch_size
+    about = {
+        "source": source,
+        "n_patches": n_patches,
+        "patch_size": side,
+        "whiten": runs[0].info.config.whiten,
+    }
+    write_comparison(out, runs, rows, about)
+    say(f"wrote {out / 'report.html'}")
+    return 0
