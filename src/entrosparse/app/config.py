@@ -54,6 +54,8 @@ class FitConfig:
         ``"olshausen"`` or ``"none"``.
     seed : int
         Decides the patches drawn, their order and the start of learning.
+    device : str
+        Where to compute, as PyTorch names it; checkpoints are of one device.
     """
 
     n_components: int = _setting(100, "number of generative fields H", 1)
@@ -77,6 +79,7 @@ class FitConfig:
     stretch_annealing: bool = _setting(False, "spread the annealing of 10 epochs over all epochs")
     whiten: str = _setting("olshausen", "whitening of the images: olshausen or none")
     seed: int = _setting(0, "seed of the patches, their order and the start of learning", 0)
+    device: str = _setting("cpu", "where to compute: cpu or cuda")
 
     @property
     def recipe(self) -> "Recipe":

@@ -25,7 +25,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, TypeVar, final, get_type_hints
@@ -55,7 +55,7 @@ from entrosparse.app.image_codes import (
 )
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import Callback, EpochRecord
-from entrosparse.model import LARGEST_FILE, SparseCodingModel
+from entrosparse.model import LARGEST_FILE, SparseCodingModel, check_device
 
 FORMAT = 1
 _N_EXAMPLES = 12
@@ -90,6 +90,8 @@ class RunInfo:
         Factor that scaled the whitened images.
     version : str
         Version of the package that learned the model.
+    start_from : str, optional
+        The run from whose dictionary learning began; None if it began from the data.
     """
 
     config: FitConfig
@@ -97,6 +99,7 @@ class RunInfo:
     image_names: tuple[str, ...]
     gain: float
     version: str = version("entrosparse")
+    start_from: str | None = None
 
 
 @final
@@ -123,6 +126,17 @@ class Run:
     model: SparseCodingModel
     history: tuple[EpochRecord, ...]
     examples: np.ndarray
+
+    def to(self, device: str) -> "Run":
+        """Return the run with its model on a device, where codes are then found.
+
+        Raises
+        ------
+        InputError
+            If PyTorch cannot compute there.
+        """
+        check_device(device)
+        return replace(self, model=self.model.to(device))
 
     def encode(self, images: Images, stride: int | None = None) -> ImageCodes:
         """Return the codes of images, cut into tiles that overlap.
@@ -324,8 +338,9 @@ def _info(file: BinaryIO) -> RunInfo:
     config.validate()
     info = RunInfo(config, **{**content, "image_names": tuple(content["image_names"])})
     check_positive("gain", info.gain)
-    if not all(isinstance(text, str) for text in (info.source, info.version, *info.image_names)):
-        raise ValueError("'source', 'version' and 'image_names' must be texts")
+    texts = (info.source, info.version, info.start_from or "", *info.image_names)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("'source', 'version', 'start_from' and 'image_names' must be texts")
     return info
 
 

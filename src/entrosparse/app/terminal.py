@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from entrosparse._files import printable
 from entrosparse._launch import is_first
+from entrosparse.errors import InputError
 
 FAILED, INTERRUPTED, UNREAD = 2, 130, 141
 
@@ -35,6 +36,32 @@ def what_failed(error: OSError) -> str:
     """Return which file the operating system refused, and why."""
     about = f"'{os.fsdecode(error.filename)}': " if error.filename else ""
     return f"{about}{error.strerror or error}"
+
+
+def use_threads(number: int | None) -> None:
+    """Let PyTorch use as many threads as ``--threads`` says, or as it does by itself if that is None.
+
+    Raises
+    ------
+    InputError
+        If there are not as many cores.
+    """
+    import torch  # Here, so that the command line starts without PyTorch.
+
+    if number is None:
+        return
+    most = os.cpu_count() or 1
+    if not 1 <= number <= most:
+        raise InputError(
+            f"the 'threads' parameter must be an integer from 1 to {most}, the cores; got {number}"
+        )
+    torch.set_num_threads(number)
+
+
+def add_threads(command: ArgumentParser) -> None:
+    """Add the option whose value :func:`use_threads` takes."""
+    threads = "threads at most; by default all cores, where that helps"
+    command.add_argument("--threads", type=int, help=threads)
 
 
 def new_parser(description: str, **options: Any) -> ArgumentParser:

@@ -35,6 +35,8 @@ def _info(options: Namespace) -> int:
 
     run = load_run(options.run)
     lines = summarise(run) | {"learned from": run.info.source, "version": run.info.version}
+    if run.info.start_from is not None:
+        lines["began from"] = run.info.start_from
     for name, value in lines.items():
         say(f"{name:<30}{value}")
     return 0

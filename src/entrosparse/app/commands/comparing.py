@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from entrosparse.app.commands import Command
 from entrosparse.app.commands.fitting import read_source
-from entrosparse.app.terminal import new_parser, say
+from entrosparse.app.terminal import add_threads, new_parser, say, use_threads
 
 _SUMMARY = "lay the bounds of several runs side by side"
 
@@ -22,6 +22,7 @@ def add_commands(commands: Any) -> dict[str, Command]:
     source = "folder or file of images to draw the patches from; by default those of the first run"
     command.add_argument("--images", type=str, help=source)
     command.add_argument("--out", type=str, required=True, help="new folder")
+    add_threads(command)
     commands.add_subcommand("compare", command, help=_SUMMARY)
     return {"compare": _compare}
 
@@ -32,6 +33,7 @@ def _compare(options: Namespace) -> int:
 
     out = Path(options.out)
     check_new_folder(out)
+    use_threads(options.threads)
     runs = [load_run(path) for path in options.runs]
     source = runs[0].info.source if options.images is None else os.path.abspath(options.images)
     rows, n_patches = compare(runs, read_source(source))

@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from entrosparse._files import write_atomically
 from entrosparse.app.commands import Command
-from entrosparse.app.terminal import new_parser, say
+from entrosparse.app.terminal import add_threads, new_parser, say, use_threads
 from entrosparse.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def add_commands(commands: Any) -> dict[str, Command]:
     encode.add_argument("--covariance", type=str, help=kinds)
     encode.add_argument("--out", type=str, required=True, help="new file of the codes, .npz")
     encode.add_argument("--overwrite", action="store_true", help="replace a file of codes that is there")
+    encode.add_argument("--device", type=str, default="cpu", help="where to compute: cpu or cuda")
+    add_threads(encode)
     commands.add_subcommand("encode", encode, help="infer the codes of images or rows")
     return {"encode": _encode}
 
@@ -42,13 +44,14 @@ def _encode(options: Namespace) -> int:
     from entrosparse.app.runs import check_codes_file, load_run
     from entrosparse.images import load_images, prepare_images, tile_patches
     from entrosparse.inference import infer_in_chunks
-    from entrosparse.processes import Share, current_processes
+    from entrosparse.processes import Share, current_processes, device_of_process
 
     out, processes = Path(options.out), current_processes()
     processes.from_first(lambda: check_codes_file(out, options.overwrite))
+    use_threads(options.threads)
 
     def load() -> tuple["Run", Any, dict[str, Any]]:
-        run = load_run(options.run)
+        run = load_run(options.run).to(device_of_process(options.device))
         if options.rows:
             return run, _CheckedRows(options.input, run.model.n_features), {}
         prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
@@ -65,9 +68,9 @@ def _encode(options: Namespace) -> int:
     solver = recipe.final_inference(run.model.n_components, run.model.dictionary.dtype)
 
     def infer() -> list[tuple["torch.Tensor", "torch.Tensor"]]:
-        none = run.model.dictionary.new_zeros((0, run.model.n_components))
+        none = torch.zeros((0, run.model.n_components), dtype=run.model.dictionary.dtype)
         chunks = infer_in_chunks(Share(data, processes), run.model, solver)
-        return [(none, none), *((q.mean, q.marginal_scale()) for _, _, q in chunks)]
+        return [(none, none), *((q.mean.cpu(), q.marginal_scale().cpu()) for _, _, q in chunks)]
 
     codes = processes.agreed(infer, lambda _: {})
     for name, parts in zip(("mean", "marginal_scale"), zip(*codes, strict=True), strict=True):

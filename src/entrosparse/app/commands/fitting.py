@@ -16,11 +16,21 @@ from entrosparse._launch import is_first, was_restarted
 from entrosparse.app.commands import Command
 from entrosparse.app.commands.about_runs import write_report_of
 from entrosparse.app.config import FitConfig
-from entrosparse.app.terminal import FAILED, INTERRUPTED, fail, new_parser, say, what_failed
+from entrosparse.app.terminal import (
+    FAILED,
+    INTERRUPTED,
+    add_threads,
+    fail,
+    new_parser,
+    say,
+    use_threads,
+    what_failed,
+)
 from entrosparse.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from entrosparse.app.runs import Run
     from entrosparse.images import Image, Patches
@@ -39,14 +49,18 @@ def add_commands(commands: Any) -> dict[str, Command]:
     for parameter in fields(FitConfig):
         flag, description = f"--{parameter.name.replace('_', '-')}", parameter.metadata["help"]
         fit.add_argument(flag, type=parameter.type, default=parameter.default, help=description)
+    start = "run folder: begin with its dictionary; n-components, patch-size and whiten must be as there"
+    fit.add_argument("--start-from", type=str, help=start)
     fit.add_argument("--out", type=str, help="new folder for the run; runs/<date and time> by default")
+    add_threads(fit)
     commands.add_subcommand("fit", fit, help="learn a dictionary from images")
 
     description = "go on with a run that was cut off, as if it had not been"
     resume = new_parser(description)
     resume.add_argument("run", type=str, help="run folder")
+    add_threads(resume)
     commands.add_subcommand("resume", resume, help=description)
-    return {"fit": _fit, "resume": lambda options: _go_on(Path(options.run))}
+    return {"fit": _fit, "resume": _resume}
 
 
 def read_source(source: str) -> "list[Image]":
@@ -77,19 +91,26 @@ def _fit(options: Namespace) -> int:
         return out
 
     out = current_processes().from_first(new_folder)
+    use_threads(options.threads)
+    start = None if options.start_from is None else os.path.abspath(options.start_from)
     if out is None:
-        return _go_on(Path(options.out), (config, source))
-    return _learn(out, config, source)
+        return _go_on(Path(options.out), (config, source, start))
+    return _learn(out, config, source, start)
 
 
-def _go_on(out: Path, begun: tuple[FitConfig, str] | None = None) -> int:
+def _resume(options: Namespace) -> int:
+    use_threads(options.threads)
+    return _go_on(Path(options.run))
+
+
+def _go_on(out: Path, begun: tuple[FitConfig, str, str | None] | None = None) -> int:
     """Go on with a run; where ``begun`` says how it was begun, with no other."""
     from entrosparse.app.runs import load_run
     from entrosparse.processes import current_processes
 
     def load() -> "Run":
         run = load_run(out)
-        if begun is not None and begun != (run.info.config, run.info.source):
+        if begun is not None and begun != (run.info.config, run.info.source, run.info.start_from):
             raise InputError(
                 "the 'out' parameter must be a new folder, or that of the run that is started again; "
                 f"'{out}' holds a run of other settings or images"
@@ -101,10 +122,12 @@ def _go_on(out: Path, begun: tuple[FitConfig, str] | None = None) -> int:
     )
     if run.history[-1].epoch >= run.info.config.epochs:
         return _finish(run.path) if is_first() else 0
-    return _learn(run.path, run.info.config, run.info.source, run)
+    return _learn(run.path, run.info.config, run.info.source, run.info.start_from, run)
 
 
-def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) -> int:
+def _learn(
+    out: Path, config: FitConfig, source: str, start_from: str | None, run: "Run | None" = None
+) -> int:
     """Learn from the images of a source into a new run folder, or go on with the run that is there."""
     import numpy as np
     import torch
@@ -116,9 +139,12 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
     from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples
     from entrosparse.images import prepare_images, split_patches
     from entrosparse.learning import train
-    from entrosparse.processes import current_processes
+    from entrosparse.model import check_device
+    from entrosparse.processes import current_processes, device_of_process
 
     processes = current_processes()
+    check_device(device_of_process(config.device))
+    init = "ica" if start_from is None else _dictionary_of(start_from, config)
     schedule = get_schedule(config.annealing)
     if config.stretch_annealing:
         schedule = stretched(schedule, config.epochs)
@@ -128,7 +154,8 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
         patches, others = split_patches(
             prepared.arrays, config.patch_size, config.n_patches, config.n_heldout, config.seed
         )
-        info = RunInfo(config=config, source=source, image_names=tuple(prepared.names), gain=prepared.gain)
+        names = tuple(prepared.names)
+        info = RunInfo(config, source=source, image_names=names, gain=prepared.gain, start_from=start_from)
         examples = pick_examples(heldout := others[:])
         if run and (info.gain != run.info.gain or not np.array_equal(examples, run.examples)):
             raise InputError(
@@ -155,12 +182,14 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
                 patches,
                 heldout,
                 n_components=config.n_components,
+                init=init,
                 prior=config.recipe.prior_part,
                 likelihood=config.recipe.likelihood,
                 epochs=config.epochs,
                 batch_size=config.batch_size,
                 annealing=schedule,
                 seed=config.seed,
+                device=config.device,
                 callbacks=callbacks,
                 checkpoints=_checkpoints(out),
                 processes=processes,
@@ -175,6 +204,21 @@ def _learn(out: Path, config: FitConfig, source: str, run: "Run | None" = None) 
         usable = f"'{out}' can be used as of epoch {run.history[-1].epoch}"
         return fail(f"interrupted; {usable}; {_how_to_go_on(out)}", interruption.exit_code)
     return _finish(out) if processes.rank == 0 else 0
+
+
+def _dictionary_of(start_from: str, config: FitConfig) -> "Tensor":
+    """Return the dictionary of another run, if it is one that a run with these settings can begin with."""
+    from entrosparse.app.runs import load_run
+
+    origin = load_run(start_from)
+    for name in ("n_components", "patch_size", "whiten"):
+        expected, got = getattr(origin.info.config, name), getattr(config, name)
+        if got != expected:
+            raise InputError(
+                f"the '{name}' parameter must be {expected!r}, as in the run '{start_from}' that learning "
+                f"starts from; got {got!r}"
+            )
+    return origin.model.dictionary
 
 
 def _finish(out: Path) -> int:

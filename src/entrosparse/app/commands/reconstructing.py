@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from entrosparse._files import whole_folder, write_atomically
 from entrosparse.app.commands import Command
-from entrosparse.app.terminal import new_parser, say
+from entrosparse.app.terminal import add_threads, new_parser, say, use_threads
 from entrosparse.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def add_commands(commands: Any) -> dict[str, Command]:
     kinds = "of the posteriors, as in fit; that of the run by default"
     command.add_argument("--covariance", type=str, help=kinds)
     command.add_argument("--out", type=str, required=True, help="new folder")
+    command.add_argument("--device", type=str, default="cpu", help="where to compute: cpu or cuda")
+    add_threads(command)
     commands.add_subcommand("reconstruct", command, help=_SUMMARY)
     return {"reconstruct": _reconstruct}
 
@@ -42,7 +44,8 @@ def _reconstruct(options: Namespace) -> int:
 
     out = Path(options.out)
     check_new_folder(out)
-    run = load_run(options.run)
+    use_threads(options.threads)
+    run = load_run(options.run).to(options.device)
     if options.covariance is not None:
         config = replace(run.info.config, covariance=options.covariance)
         config.validate()
