@@ -237,7 +237,8 @@ def test_report_needs_the_run_folder_only_and_the_page_nothing(run, capsys):
     without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", again)
     assert not re.search(r"https?:|<script|<link|@import", without_namespaces)
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]{5})', again))
-    assert again.count("<svg") == 4
+    assert again.count("<svg") == 5
+    assert again.count("<figcaption>") == 6
     assert "currentColor" in again
     assert "prefers-color-scheme: dark" in again
     assert "width=device-width" in again

@@ -51,9 +51,26 @@ def test_entropies_have_a_panel_each():
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "epoch"]
 
 
-def test_histogram_counts_every_field():
-    figure = plots.draw_prior_scales(np.linspace(0.1, 1, 17))
-    assert sum(bar.get_height() for bar in figure.axes[0].patches) == 17
+def test_usage_shows_every_field_in_order_and_the_noise():
+    scales = np.random.default_rng(0).permutation(np.linspace(0.1, 1, 17))
+    (axes,) = plots.draw_usage(scales, 0.2).axes
+    usage, noise = axes.lines
+    np.testing.assert_allclose(usage.get_xydata(), np.column_stack([range(1, 18), np.linspace(1, 0.1, 17)]))
+    assert set(noise.get_ydata()) == {0.2}
+    assert axes.get_yscale() == "log"
+
+
+def test_codes_are_the_largest_with_two_deviations_and_the_numbers_of_their_fields():
+    means = np.array([[0.1, -3.0, 2.0], [0.0, 0.0, 1.0]])
+    deviations = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    figure = plots.draw_codes(means, deviations, [1.0, 5.0, 7.0], ["patch 1", "patch 4"], n_codes=2)
+    first, second = figure.axes
+    ((points, _, (bars,)),) = first.containers
+    np.testing.assert_array_equal(points.get_ydata(), [-3, 2])
+    np.testing.assert_allclose([bar[:, 1] for bar in bars.get_segments()], [[-3.4, -2.6], [1.4, 2.6]])
+    assert [label.get_text() for label in first.get_xticklabels()] == ["2", "1"]
+    assert second.containers[0][0].get_ydata()[0] == 1
+    assert second.get_title(loc="left") == "patch 4"
 
 
 def test_patches_share_the_scale_of_their_original():

@@ -114,16 +114,85 @@ def draw_bounds(bounds: Sequence[float], errors: Sequence[float]) -> Figure:
     return figure
 
 
-def draw_prior_scales(prior_scale: ArrayLike) -> Figure:
-    """Draw the histogram of the prior scales λ (data units)."""
-    figure, (axes,) = _panels(1, height=3.2)
-    prior_scale = np.asarray(prior_scale)
-    bins = list(np.linspace(0, prior_scale.max(), 26))
-    axes.hist(prior_scale, bins, color=ENTROPY_COLOURS["prior"], rwidth=0.9)
-    axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.set_xlabel("prior scale λ (data units)")
-    axes.set_ylabel("number of fields")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+def draw_usage(prior_scale: ArrayLike, noise_deviation: float) -> Figure:
+    """Draw how strongly each field is used.
+
+    Parameters
+    ----------
+    prior_scale : array of shape (H,)
+        λ in data units.
+    noise_deviation : float
+        σ in data units.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        λ in falling order, the order of :func:`draw_fields`, on a logarithmic axis, and a line at σ.
+    """
+    figure, (axes,) = panels(1, 1, (5.6, 3.2))
+    ordered = np.sort(np.asarray(prior_scale))[::-1]
+    places = np.arange(1, len(ordered) + 1)
+    axes.plot(places, ordered, color=ENTROPY_COLOURS["prior"], marker=".", markersize=5, linewidth=1)
+    axes.axhline(noise_deviation, color=PAPER_COLOUR, linestyle="--", linewidth=1.2)
+    axes.annotate(
+        "noise deviation σ",
+        (1.0, noise_deviation),
+        (0, 3),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        color=INK,
+        fontsize=8.5,
+        ha="right",
+    )
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.set_xlabel("number of the field, counted from the top left")
+    axes.set_ylabel("prior scale λ (data units)")
+    return figure
+
+
+def draw_codes(
+    means: ArrayLike, deviations: ArrayLike, prior_scale: ArrayLike, titles: Sequence[str], n_codes: int = 8
+) -> Figure:
+    """Draw the largest codes of a few patches, with two posterior deviations to each side.
+
+    Parameters
+    ----------
+    means, deviations : array of shape (N, H)
+        Posterior means ν and deviations τ in data units.
+    prior_scale : array of shape (H,)
+        λ, which gives the fields the numbers that they have in :func:`draw_fields`, from 1.
+    titles : sequence of str
+        One for each patch.
+    n_codes : int
+        Codes of a patch that are drawn, at most.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel for each patch.
+    """
+    means, deviations = np.asarray(means), np.asarray(deviations)
+    number = np.argsort(np.argsort(-np.asarray(prior_scale), kind="stable")) + 1
+    figure, grid = panels(1, len(means), (10.4, 2.6))
+    for axes, mean, deviation, title in zip(grid, means, deviations, titles, strict=True):
+        largest = np.argsort(-np.abs(mean), kind="stable")[:n_codes]
+        places = range(len(largest))
+        axes.axhline(0.0, color=INK, linewidth=0.8)
+        axes.errorbar(
+            places,
+            mean[largest],
+            yerr=2 * deviation[largest],
+            fmt="o",
+            markersize=4,
+            capsize=2.5,
+            color=ENTROPY_COLOURS["posterior"],
+        )
+        axes.set_xticks(places, [str(each) for each in number[largest]])
+        axes.tick_params(labelsize=8)
+        axes.set_xlabel("field", fontsize=9)
+        add_title(axes, title)
+    grid[0].set_ylabel("code (data units)")
     return figure
 
 

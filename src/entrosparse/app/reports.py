@@ -3,6 +3,7 @@
 import io
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -10,7 +11,11 @@ from matplotlib.figure import Figure
 from entrosparse._files import write_atomically
 from entrosparse.app import plots
 from entrosparse.app.html import inline_svg, png_address, render
+from entrosparse.app.image_codes import final_inference
 from entrosparse.app.runs import Run, summarise
+from entrosparse.posteriors import Posterior
+
+_N_CODED = 4  # Example patches whose codes are drawn.
 
 
 def write_report(run: Run) -> None:
@@ -32,7 +37,8 @@ def fields_png(run: Run) -> bytes:
 
 def _render(run: Run, fields: bytes) -> bytes:
     """Return the page as HTML, with its figures inside."""
-    history = run.history
+    history, dictionary = run.history, run.model.dictionary
+    posterior = final_inference(run)(torch.from_numpy(run.examples).to(dictionary), run.model)
     epochs = [record.epoch for record in history]
     entropies = {
         name: [getattr(record, f"{name}_entropy") for record in history]
@@ -48,20 +54,30 @@ def _render(run: Run, fields: bytes) -> bytes:
         fields=png_address(fields),
         elbo=inline_figure(plots.draw_elbo(epochs, [record.elbo for record in history], annealed)),
         entropies=inline_figure(plots.draw_entropies(epochs, entropies)),
-        prior_scales=inline_figure(plots.draw_prior_scales(run.model.prior_scale.numpy())),
-        patches=inline_figure(_draw_examples(run)),
+        usage=inline_figure(
+            plots.draw_usage(run.model.prior_scale.numpy(), history[-1].noise_variance ** 0.5)
+        ),
+        patches=inline_figure(_draw_examples(run, posterior)),
+        codes=inline_figure(_draw_codes(run, posterior)),
     )
 
 
-def _draw_examples(run: Run) -> Figure:
+def _draw_examples(run: Run, posterior: Posterior) -> Figure:
     """Draw the example patches, with the mean and the deviation of their reconstructions W̃z under q."""
     dictionary = run.model.dictionary
-    solver = run.info.config.recipe.final_inference(run.model.n_components, dictionary.dtype)
-    posterior = solver(torch.from_numpy(run.examples).to(dictionary), run.model)
     reconstructions = posterior.mean @ dictionary.T
     deviations = posterior.reconstruction_variance(dictionary).sqrt()
     side = run.info.config.patch_size
     return plots.draw_patches(run.examples, reconstructions.numpy(), deviations.numpy(), (side, side))
+
+
+def _draw_codes(run: Run, posterior: Posterior) -> Figure:
+    """Draw the largest codes of a few of the example patches, evenly spaced among them."""
+    n_examples = len(run.examples)
+    chosen = np.unique(np.linspace(0, n_examples - 1, _N_CODED + 1).round().astype(int)[1:])
+    means, deviations = posterior.mean[chosen].numpy(), posterior.marginal_scale()[chosen].numpy()
+    titles = [f"patch {index + 1}" for index in chosen]
+    return plots.draw_codes(means, deviations, run.model.prior_scale.numpy(), titles)
 
 
 def inline_figure(figure: Figure) -> Markup:

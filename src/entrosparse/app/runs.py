@@ -22,6 +22,7 @@ no harm, because whatever depends on the epoch is read from the history.
 import csv
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Sequence
@@ -302,8 +303,10 @@ def summarise(run: Run) -> dict[str, str]:
     dimension, n_components = run.model.dictionary.shape
     return {
         "held-out ELBO": f"{end.elbo:.2f} nats per patch",
+        "bits per dimension": f"{-end.elbo / (dimension * math.log(2.0)):.3f}",
         "gained by learning": f"{end.elbo - start.elbo:.2f} nats per patch",
         "generative fields": f"{n_components - end.dead_latents} in use of {n_components}",
+        "dead latents": f"{end.dead_latents}",
         "patch": f"{run.info.config.patch_size} x {run.info.config.patch_size} pixels, D = {dimension}",
         "prior": run.model.prior.name + _shapes_in_words(run.model),
         "noise": run.model.likelihood.name,
