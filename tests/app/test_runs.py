@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from entrosparse.app.config import FitConfig
-from entrosparse.app.runs import RunInfo, RunWriter, check_new_folder, load_run, pick_examples, summarise
+from entrosparse.app.outputs import check_new_folder
+from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples, summarise
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel

@@ -24,7 +24,6 @@ import io
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from importlib.metadata import version
@@ -39,7 +38,6 @@ from entrosparse._files import (
     check_name,
     one_line,
     open_ours,
-    open_regular,
     read_arrays,
     remove_leavings,
     whole_folder,
@@ -54,14 +52,13 @@ from entrosparse.app.image_codes import (
     encode_images,
     reconstruct_images,
 )
-from entrosparse.errors import FileFormatError, InputError
+from entrosparse.errors import FileFormatError
 from entrosparse.learning import Callback, EpochRecord
 from entrosparse.model import LARGEST_FILE, SparseCodingModel, check_device
 
 FORMAT = 1
 _N_EXAMPLES = 12
 _LARGEST = 1e30  # Numbers from here on are no result of learning, and cannot be drawn.
-_NEW_FILE = "a file that does not exist yet, or a file of codes and --overwrite given"
 
 # Sizes of the files, which are far above all that is written.
 _MOST_BYTES = {
@@ -238,37 +235,6 @@ def pick_examples(patches: np.ndarray) -> np.ndarray:
     """Return a few patches for the report, evenly spaced in order of contrast."""
     ranks = np.linspace(0, len(patches) - 1, _N_EXAMPLES + 1).round().astype(int)[1:]
     return patches[np.argsort(patches.var(axis=1), kind="stable")[ranks]]
-
-
-def check_new_folder(path: str | os.PathLike[str]) -> None:
-    """Raise InputError if something is at ``path`` already, or no run folder can be written there."""
-    path = Path(path)
-    if os.path.lexists(path):
-        raise InputError(f"the 'out' parameter must be a folder that does not exist yet; got '{path}'")
-    place = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        raise InputError(f"the 'out' parameter must lie in a folder that can be written to; got '{path}'")
-    check_name("out", path)
-
-
-def check_codes_file(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise InputError unless codes can be written to a new file, or over a file of codes if allowed."""
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise InputError(f"the 'out' parameter must be a file name that ends in .npz; got '{path}'")
-    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
-        raise InputError(f"the 'out' parameter must lie in a folder that can be written to; got '{path}'")
-    if os.path.lexists(path) and not (overwrite and _holds_codes(path)):
-        expected = "a file of codes, or one that does not exist yet" if overwrite else _NEW_FILE
-        raise InputError(f"the 'out' parameter must be {expected}; got '{path}'")
-
-
-def _holds_codes(path: Path) -> bool:
-    try:
-        with open_regular(path, follow_links=False) as file, zipfile.ZipFile(file) as archive:
-            return {"mean.npy", "marginal_scale.npy"} <= set(archive.namelist())
-    except (OSError, FileFormatError, zipfile.BadZipFile):
-        return False
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

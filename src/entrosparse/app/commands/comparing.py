@@ -29,7 +29,8 @@ def add_commands(commands: Any) -> dict[str, Command]:
 
 def _compare(options: Namespace) -> int:
     from entrosparse.app.comparisons import compare, write_comparison
-    from entrosparse.app.runs import check_new_folder, load_run
+    from entrosparse.app.outputs import check_new_folder
+    from entrosparse.app.runs import load_run
 
     out = Path(options.out)
     check_new_folder(out)

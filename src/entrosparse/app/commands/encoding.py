@@ -41,7 +41,8 @@ def _encode(options: Namespace) -> int:
     import numpy as np
     import torch
 
-    from entrosparse.app.runs import check_codes_file, load_run
+    from entrosparse.app.outputs import check_codes_file
+    from entrosparse.app.runs import load_run
     from entrosparse.images import load_images, prepare_images, tile_patches
     from entrosparse.inference import infer_in_chunks
     from entrosparse.processes import Share, current_processes, device_of_process

@@ -80,7 +80,7 @@ def _fit(options: Namespace) -> int:
     given = options.get("input")
     source = _PHOTOGRAPHS if given is None else os.path.abspath(given)
 
-    from entrosparse.app.runs import check_new_folder
+    from entrosparse.app.outputs import check_new_folder
     from entrosparse.processes import current_processes
 
     def new_folder() -> Path | None:
