@@ -6,7 +6,8 @@ import torch
 
 from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.model import SparseCodingModel, unit_columns
-from entrosparse.priors import PRIORS, Prior
+from entrosparse.priors import PRIORS, PriorFamily
+from kinds import SHAPES
 
 torch.set_num_threads(1)
 
@@ -26,18 +27,28 @@ def make_model(
     n_components: int,
     generator: torch.Generator,
     dtype: torch.dtype = torch.float64,
-    prior: Prior = PRIORS["laplace"],
+    prior: PriorFamily = PRIORS["laplace"],
     likelihood: Likelihood = LIKELIHOODS["isotropic"],
+    shape: float | None = None,
 ) -> SparseCodingModel:
-    """A random model with scales of different size."""
+    """A random model with scales of different size; a prior that has shapes is at one that is not Laplace."""
     dictionary = torch.randn(n_features, n_components, generator=generator, dtype=torch.float64)
     prior_scale = 0.3 + torch.rand(n_components, generator=generator, dtype=torch.float64)
     noise_variance = torch.tensor(0.05, dtype=torch.float64)
     if likelihood.per_feature:
         noise_variance = noise_variance * torch.linspace(0.3, 3.0, n_features, dtype=torch.float64)
-    return SparseCodingModel(unit_columns(dictionary), prior_scale, noise_variance, prior, likelihood).to(
-        dtype
+    prior_shape = None
+    if prior.first_shape is not None:
+        prior_shape = torch.full_like(prior_scale, SHAPES[prior.name] if shape is None else shape)
+    model = SparseCodingModel(
+        unit_columns(dictionary), prior_scale, noise_variance, prior, likelihood, prior_shape
     )
+    return model.to(dtype)
+
+
+def with_holes(x: torch.Tensor, generator: torch.Generator, share: float = 0.3) -> torch.Tensor:
+    """The data without a share of their entries."""
+    return x.masked_fill(torch.rand(x.shape, generator=generator) < share, torch.nan)
 
 
 def untimed(history):

@@ -70,9 +70,18 @@ FACTORIAL = {
 }
 """Kinds of exact factorial posteriors."""
 
+SHAPES = {"generalized-gaussian": 0.8, "skewed-laplace": 0.3}
+"""A shape of each prior that has shapes; what learning starts from is the Laplace prior."""
+
 SIGNED = {name: prior for name, prior in PRIORS.items() if not prior.positive}
 """The priors that Gaussian posteriors go with."""
 
 PAIRS = [(family, prior) for family in FAMILIES for prior in SIGNED]
 PAIRS += [("exact factorial", "laplace"), ("one-sided", "exponential")]
 """The families of posteriors with the priors that they go with."""
+
+COVARIANCES_AND_PRIORS = [
+    (covariance, prior) for covariance in ("diagonal", "low-rank", "full") for prior in SIGNED
+]
+COVARIANCES_AND_PRIORS += [("exact-factorial", "laplace"), ("exact-factorial", "exponential")]
+"""The same pairs by the names that the estimator has for posteriors."""

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import torch
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.model import SparseCodingModel
+from kinds import SHAPES
 
 
 def expected_magnitude(mean: float, scale: float) -> float:
@@ -112,6 +113,47 @@ class SkewedLaplace:
         upper, lower = self.upper, self.lower
         mean = (upper**2 - lower**2) / (upper + lower)
         return math.sqrt(2.0 * (upper**3 + lower**3) / (upper + lower) - mean**2)
+
+
+_P, _KAPPA = SHAPES["generalized-gaussian"], SHAPES["skewed-laplace"]
+DENSITIES = {
+    "laplace": lambda scale: stats.laplace(scale=scale),
+    "gaussian": lambda scale: stats.norm(scale=scale),
+    "generalized-gaussian": lambda scale: stats.gennorm(_P, scale=scale * _P ** (1.0 / _P)),
+    "skewed-laplace": lambda scale: SkewedLaplace(2.0 * _KAPPA * scale, 2.0 * (1.0 - _KAPPA) * scale),
+    "exponential": lambda scale: stats.expon(scale=scale),
+}
+"""The density of each prior, at its shape in tests."""
+
+
+def log_joint(x, z, model):
+    """log p(x, z) by SciPy for one data point x (D,) and codes z (S, H)."""
+    noise = stats.norm(scale=math.sqrt(float(model.noise_variance)))
+    likelihood = noise.logpdf(x - z @ model.dictionary.numpy().T).sum(1)
+    return likelihood + DENSITIES[model.prior.name](model.prior_scale.numpy()).logpdf(z).sum(1)
+
+
+def evidence_by_quadrature(x, model):
+    """log p(x) by Gauss-Legendre in each orthant, so that the kinks of the prior are at the edges."""
+    node, weight = np.polynomial.legendre.leggauss(150)
+    side, side_weight = 6.0 * (node + 1.0), 6.0 * weight
+    line, line_weight = np.append(-side, side), np.append(side_weight, side_weight)
+    h = model.n_components
+    z = np.stack(np.meshgrid(*[line] * h), axis=-1).reshape(-1, h)
+    log_weight = np.log(np.stack(np.meshgrid(*[line_weight] * h), axis=-1)).reshape(-1, h).sum(1)
+    return np.array([special.logsumexp(log_joint(row, z, model) + log_weight) for row in x.numpy()])
+
+
+def gaussian_evidence(x, model):
+    """log p(x) under the Gaussian prior, where ``x ~ N(0, W diag(λ²) Wᵀ + σ² I)``, of the entries seen."""
+    loading = (model.dictionary * model.prior_scale).numpy()
+    covariance = loading @ loading.T + float(model.noise_variance) * np.eye(len(loading))
+    evidence = np.zeros(len(x))
+    for n, row in enumerate(x.numpy()):
+        seen = ~np.isnan(row)
+        if seen.any():
+            evidence[n] = stats.multivariate_normal(cov=covariance[np.ix_(seen, seen)]).logpdf(row[seen])
+    return evidence
 
 
 def finite_difference(function, x: torch.Tensor, step: float = 1e-6) -> torch.Tensor:

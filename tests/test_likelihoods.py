@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy import integrate, optimize, special, stats
 
-from conftest import make_model
+import oracles
+from conftest import make_model, with_holes
 from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference, stationarity
+from entrosparse.inference._problem import EStepProblem
 from entrosparse.learning import evaluate, exact_em
 from entrosparse.likelihoods import LIKELIHOODS, LaplaceNoise
 from entrosparse.model import SparseCodingModel
@@ -27,7 +29,6 @@ from entrosparse.objectives import (
 from entrosparse.posteriors import Diagonal
 from entrosparse.statistics import Statistics
 from kinds import FAMILIES, SIGNED
-from test_bound import DENSITIES, model_with_shapes
 
 N, D, H = 20, 5, 3
 SCIPY = {"isotropic": stats.norm, "per-feature": stats.norm, "laplace": stats.laplace}
@@ -42,14 +43,30 @@ each_weight = pytest.mark.parametrize("weights", WEIGHTS, ids=["plain", "anneale
 each_solver = pytest.mark.parametrize(("solver", "tight"), SOLVERS.values(), ids=SOLVERS)
 
 
+def mostly_slow(argument, table, *fast):
+    """Run through the names of a table, fast through a few of them."""
+    names = [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in table]
+    return pytest.mark.parametrize(argument, names, indirect=True)
+
+
+each_prior = mostly_slow("prior", SIGNED, "laplace")
+each_prior_above_all_a_tilted_one = mostly_slow("prior", SIGNED, "skewed-laplace")
+each_likelihood_above_all_new_ones = mostly_slow("likelihood", LIKELIHOODS, "per-feature", "laplace")
+
+
 @pytest.fixture(params=LIKELIHOODS)
 def likelihood(request):
     return LIKELIHOODS[request.param]
 
 
-@pytest.fixture(params=SIGNED)
-def model(request, likelihood, generator):
-    return make_model(D, H, generator, prior=SIGNED[request.param], likelihood=likelihood)
+@pytest.fixture
+def prior(request):
+    return SIGNED[getattr(request, "param", "laplace")]
+
+
+@pytest.fixture
+def model(prior, likelihood, generator):
+    return make_model(D, H, generator, prior=prior, likelihood=likelihood)
 
 
 @pytest.fixture
@@ -71,10 +88,6 @@ def collect(posterior, x, model, sample_weight=None):
 def at_optimum(statistics, model):
     best = with_optimal_scales(model, statistics)
     return replace(best, prior_scale=best.prior_scale.detach(), noise_variance=best.noise_variance.detach())
-
-
-def with_holes(x, generator, share=0.3):
-    return x.masked_fill(torch.rand(x.shape, generator=generator) < share, torch.nan)
 
 
 # --- closed forms
@@ -159,6 +172,8 @@ def test_the_weights_of_laplace_noise_are_derivatives_and_a_majorizer(generator)
 # --- theorems
 
 
+@each_prior
+@each_likelihood_above_all_new_ones
 @each_weight
 @each_family
 def test_theorem_1_the_elbo_is_a_sum_of_entropies(family, model, x, weights, generator):
@@ -177,6 +192,8 @@ def test_theorem_1_the_elbo_is_a_sum_of_entropies(family, model, x, weights, gen
             assert analytic_elbo(statistics, moved, weights).objective < entropies.objective
 
 
+@each_prior
+@each_likelihood_above_all_new_ones
 def test_theorem_2_the_optimal_scales_are_the_numerical_maximum(model, x, generator):
     statistics = collect(FAMILIES["full"].make(**FAMILIES["full"].parameters(N, H, generator)), x, model)
     best = at_optimum(statistics, model)
@@ -196,9 +213,11 @@ def test_theorem_2_the_optimal_scales_are_the_numerical_maximum(model, x, genera
     np.testing.assert_allclose(np.exp(result.x), expected, rtol=1e-5)
 
 
+@each_prior
+@each_likelihood_above_all_new_ones
 @each_weight
 @each_family
-def test_theorem_3_gradients_agree_at_the_optimal_scales(family, model, x, weights, generator):
+def test_lemma_1_gradients_agree_at_the_optimal_scales(family, model, x, weights, generator):
     leaves = {name: value.requires_grad_() for name, value in family.parameters(N, H, generator).items()}
     model = replace(model, dictionary=model.dictionary.requires_grad_())
     statistics = collect(family.make(**leaves), x, model)
@@ -211,14 +230,12 @@ def test_theorem_3_gradients_agree_at_the_optimal_scales(family, model, x, weigh
         assert left.abs().max() > 1e-3
 
 
-def test_the_bound_is_below_the_evidence_by_quadrature(model, generator):
-    one = make_model(3, 1, generator, likelihood=model.likelihood)
-    shaped = model_with_shapes(3, 1, generator, model.prior)
-    model = replace(one, prior=model.prior, prior_shape=shaped.prior_shape)
+@each_prior_above_all_a_tilted_one
+def test_the_bound_is_below_the_evidence_by_quadrature(prior, likelihood, generator):
+    model = make_model(3, 1, generator, prior=prior, likelihood=likelihood)
     x, _ = model.sample(4, generator)
     z = np.linspace(-12, 12, 40_001)[:, None]
-    prior = DENSITIES[model.prior.name](model.prior_scale.numpy())
-    log_prior = prior.logpdf(z).sum(1)
+    log_prior = oracles.DENSITIES[prior.name](model.prior_scale.numpy()).logpdf(z).sum(1)
     evidence = [
         special.logsumexp(noise_of(model).logpdf(row - z @ model.dictionary.numpy().T).sum(1) + log_prior)
         for row in x.numpy()
@@ -237,6 +254,7 @@ def test_the_bound_is_that_of_sampling(model, x, generator):
 # --- solvers
 
 
+@each_prior_above_all_a_tilted_one
 @each_solver
 @pytest.mark.parametrize("weights", [EntropyWeights(), EntropyWeights(2.0, 0.6)], ids=["plain", "annealed"])
 def test_solvers_find_stationary_points(model, generator, solver, tight, weights):
@@ -248,14 +266,38 @@ def test_solvers_find_stationary_points(model, generator, solver, tight, weights
     assert float(stationarity(posterior, x, model, weights).max()) <= tight
 
 
-@pytest.mark.parametrize("solver", [DiagonalInference(1e-9), FullInference(1e-8)], ids=["diagonal", "full"])
-def test_stationarity_is_that_of_the_bound(model, x, solver):
-    """By automatic differentiation of the classical bound, which knows nothing of weights of entries."""
+@each_prior_above_all_a_tilted_one
+@pytest.mark.parametrize(
+    "solver", [DiagonalInference(1e-9), FullInference(1e-8, 2000)], ids=["diagonal", "full"]
+)
+@pytest.mark.parametrize("holes", [False, True])
+def test_stationarity_is_that_of_the_bound(model, x, solver, holes, generator):
+    """By automatic differentiation of the classical bound, which knows nothing of weights and tilts."""
+    x = with_holes(x, generator) if holes else x
     posterior = solver(x, model)
     leaves = {name: value.detach().clone().requires_grad_() for name, value in vars(posterior).items()}
     elbo = pointwise_elbo(type(posterior)(**leaves), x, model).sum()
     for gradient in torch.autograd.grad(elbo, list(leaves.values())):
         assert float(torch.triu(gradient).abs().max() if gradient.ndim == 3 else gradient.abs().max()) < 1e-5
+
+
+@each_prior_above_all_a_tilted_one
+@pytest.mark.parametrize("holes", [False, True])
+def test_the_slope_along_a_step_is_that_of_the_bound(model, x, holes, generator):
+    """Less what the even part of the prior adds."""
+    x = with_holes(x, generator) if holes else x
+    problem = EStepProblem.from_data(x, model, EntropyWeights())
+    mean, step, scale = torch.rand(3, N, H, generator=generator, dtype=torch.float64) - 0.3
+    scale = 0.1 + scale.abs()
+    slope = problem.likelihood_slope(mean, scale, step)
+    for taken in (0.0, 0.4, 1.0):
+        share = torch.full((N, 1), taken, dtype=torch.float64, requires_grad=True)
+        moved = mean + share * step
+        (gain,) = torch.autograd.grad(pointwise_elbo(Diagonal(moved, scale), x, model).sum(), share)
+        even = (problem.prior.majorizer(moved, scale, problem.prior_scale) * moved * step).sum(
+            1, keepdim=True
+        )
+        torch.testing.assert_close(slope(share.detach()) + even.detach(), -gain)
 
 
 def test_a_generic_optimizer_finds_no_better_posterior(model, x):
@@ -322,11 +364,19 @@ def test_exact_em_never_falls_or_says_why_not(model, generator):
 
 
 def test_a_feature_that_nobody_saw_takes_part_in_nothing(model, x):
-    unseen = x.clone()
+    """Bounds and posteriors are those of the model without it."""
+    unseen, others = x.clone(), [0, 2, 3, 4]
     unseen[:, 1] = torch.nan
-    turn = evaluate(model, unseen)
-    assert math.isfinite(float(turn.terms.elbo))
+    variance = model.noise_variance[others] if model.likelihood.per_feature else model.noise_variance
+    without = replace(model, dictionary=model.dictionary[others], noise_variance=variance)
+    solver = FullInference(1e-9)
+    turn = evaluate(model, unseen, solver, max_turns=1)
+    expected = evaluate(without, x[:, others], solver, max_turns=1)
+    assert float(turn.terms.elbo) == pytest.approx(float(expected.terms.elbo), abs=1e-9)
     assert (turn.model.noise_variance > 0).all()
+    one, other = solver(unseen, model), solver(x[:, others], without)
+    torch.testing.assert_close(one.mean, other.mean, rtol=0, atol=1e-7)
+    torch.testing.assert_close(one.covariance(), other.covariance(), rtol=0, atol=1e-7)
 
 
 def test_records_of_different_likelihoods_do_not_add(generator):
