@@ -108,5 +108,4 @@ def test_nothing_that_belongs_to_the_process_is_changed_but_by_the_command():
     """Descriptors, filters of warnings and signals are shared with all threads of the caller."""
     changes = re.compile(r"dup2?\(|catch_warnings|filterwarnings|simplefilter|signal\.signal")
     found = {path.name for path in SOURCE.glob("**/*.py") if changes.search(path.read_text("utf-8"))}
-    silent_fits = {"_initialization.py", "quiet_fits.py"}  # Those of scikit-learn warn too much.
-    assert found <= {"cli.py", "interruption.py"} | silent_fits
+    assert found == {"cli.py", "interruption.py", "quiet_fits.py"}  # Fits of scikit-learn warn too much.

@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import integrate
 
-from conftest import make_model
+import oracles
+from conftest import make_model, with_holes
 from entrosparse import SparseCoding
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference
+from entrosparse.likelihoods import LIKELIHOODS
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import pointwise_elbo
 from entrosparse.posteriors import Full
 from entrosparse.priors import PRIORS
 from entrosparse.statistics import Statistics
-from kinds import KINDS, SIGNED
+from kinds import COVARIANCES_AND_PRIORS, KINDS, SIGNED
 
 SOLVERS = {
     "diagonal": DiagonalInference(1e-7, 20_000),
@@ -31,20 +33,33 @@ SOLVERS = {
 }
 SEEDS = st.integers(0, 2**31 - 1)
 DTYPES = st.sampled_from([torch.float32, torch.float64])
-COVARIANCES = st.sampled_from(["diagonal", "low-rank", "full"])
+NOISE = st.sampled_from(sorted(LIKELIHOODS))
+PARTS = [
+    {},
+    {"covariance": "low-rank", "prior": "gaussian"},
+    {"covariance": "full"},
+    {"covariance": "exact-factorial", "prior": "exponential", "noise": "per-feature"},
+    {"covariance": "full", "prior": "skewed-laplace", "noise": "laplace"},
+    {"prior": "generalized-gaussian", "noise": "per-feature"},
+]
+each_part = pytest.mark.parametrize("parts", PARTS, ids=lambda parts: " ".join(parts.values()) or "default")
+ANY_PARTS = st.sampled_from(
+    [
+        {"covariance": covariance, "prior": prior, "noise": noise}
+        for (covariance, prior), noise in itertools.product(COVARIANCES_AND_PRIORS, LIKELIHOODS)
+        if (covariance, noise) != ("exact-factorial", "laplace")
+    ]
+)
 PRIOR_NAMES = st.sampled_from(sorted(SIGNED))
 
 
 def few(n):
-    return settings(deadline=None, max_examples=n, derandomize=True)
+    phases = (Phase.explicit, Phase.generate)  # An example that fails is small already.
+    return settings(deadline=None, max_examples=n, derandomize=True, phases=phases)
 
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
-
-
-def with_gaps(x, generator, share=0.3):
-    return x.masked_fill(torch.rand(x.shape, generator=generator) < share, torch.nan)
 
 
 # -------------------------------------------------------------------- invariances
@@ -54,18 +69,30 @@ def with_gaps(x, generator, share=0.3):
 @given(SEEDS, st.integers(2, 6), st.integers(2, 8), PRIOR_NAMES, st.booleans())
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_order_and_sign_of_atoms_do_not_matter(solver, seed, n_features, n_components, prior, gaps):
+    """Where the problem is convex: elsewhere another local optimum may be found."""
     generator = seeded(seed)
-    model = make_model(n_features, n_components, generator, prior=PRIORS[prior])
+    shape = 1.4 if prior == "generalized-gaussian" else None
+    model = make_model(n_features, n_components, generator, prior=PRIORS[prior], shape=shape)
     x, _ = model.sample(4, generator)
-    x = with_gaps(x, generator) if gaps else x
+    x = with_holes(x, generator) if gaps else x
     order = torch.randperm(n_components, generator=generator)
     sign = 1.0 - 2.0 * torch.randint(2, (n_components,), generator=generator)
-    other = replace(model, dictionary=model.dictionary[:, order] * sign, prior_scale=model.prior_scale[order])
-    one, two = solver(x, model), solver(x, other)
-    torch.testing.assert_close(
-        pointwise_elbo(one, x, model), pointwise_elbo(two, x, other), rtol=0, atol=1e-5
+    shape = model.prior_shape
+    if shape is not None:
+        shape = torch.where(sign < 0, model.prior.mirrored(shape[order]), shape[order])
+    other = replace(
+        model,
+        dictionary=model.dictionary[:, order] * sign,
+        prior_scale=model.prior_scale[order],
+        prior_shape=shape,
     )
-    torch.testing.assert_close(one.mean[:, order] * sign, two.mean, rtol=0, atol=1e-3)
+    one, two = solver(x, model), solver(x, other)
+    found, other_found = pointwise_elbo(one, x, model), pointwise_elbo(two, x, other)
+    if isinstance(solver, LowRankInference):  # The factor has optima of nearly the same height.
+        torch.testing.assert_close(found, other_found, rtol=0, atol=0.05)
+    else:
+        torch.testing.assert_close(found, other_found, rtol=0, atol=1e-5)
+        torch.testing.assert_close(one.mean[:, order] * sign, two.mean, rtol=0, atol=1e-3)
 
 
 @few(6)
@@ -76,7 +103,7 @@ def test_statistics_do_not_depend_on_the_split(kind, seed, dtype, prior, gaps, c
     generator = seeded(seed)
     model = make_model(5, 4, generator, dtype)
     x, _ = model.sample(25, generator)
-    x = with_gaps(x, generator) if gaps else x
+    x = with_holes(x, generator) if gaps else x
     parameters = kind.parameters(25, 4, generator, dtype)
     weights = torch.rand(25, generator=generator).to(dtype)
 
@@ -94,28 +121,35 @@ def test_statistics_do_not_depend_on_the_split(kind, seed, dtype, prior, gaps, c
 
 
 @few(8)
-@given(SEEDS, st.integers(1, 9), st.integers(1, 9), DTYPES, PRIOR_NAMES)
-def test_a_saved_model_is_the_model(seed, n_features, n_components, dtype, prior):
-    model = make_model(n_features, n_components, seeded(seed), dtype, PRIORS[prior])
+@given(SEEDS, st.integers(1, 9), st.integers(1, 9), DTYPES, NOISE)
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_saved_model_is_the_model(prior, seed, n_features, n_components, dtype, noise):
+    model = make_model(n_features, n_components, seeded(seed), dtype, PRIORS[prior], LIKELIHOODS[noise])
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.safetensors")
         loaded = SparseCodingModel.load(Path(folder) / "model.safetensors")
-    assert loaded.prior is model.prior
-    for name in ("dictionary", "prior_scale", "noise_variance"):
+    assert loaded.prior == model.prior
+    assert loaded.likelihood == model.likelihood
+    for name in ("dictionary", "prior_scale", "prior_shape", "noise_variance"):
         one, other = getattr(model, name), getattr(loaded, name)
-        assert one.dtype == other.dtype
-        assert torch.equal(one, other)
+        if one is None:
+            assert other is None
+        else:
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
 
 
-@few(4)
-@given(SEEDS, st.floats(-20, 20), PRIOR_NAMES, COVARIANCES)
-def test_units_of_the_data_do_not_matter(seed, exponent, prior, covariance):
+@pytest.mark.filterwarnings("ignore:the objective still changed")
+@few(1)
+@given(SEEDS, st.integers(-60, 60))
+@example(1, 33)
+@each_part
+def test_units_of_the_data_do_not_matter(parts, seed, exponent):
     """x → c x gives λ → c λ and σ² → c² σ², also where entries are missing and there is an offset."""
-    factor = 10.0**exponent
+    factor = 2.0**exponent  # Others are rounded, and learning may then end elsewhere.
     X = _table(seed, 40, 5)
     one, other = (
-        SparseCoding(3, covariance=covariance, prior=prior, tol=1e-3, random_state=0).fit(c * X)
-        for c in (1.0, factor)
+        SparseCoding(3, tol=1e-3, max_epochs=100, random_state=0, **parts).fit(c * X) for c in (1.0, factor)
     )
     np.testing.assert_allclose(other.components_, one.components_, atol=1e-6)
     np.testing.assert_allclose(other.prior_scale_, factor * one.prior_scale_, rtol=1e-6)
@@ -125,19 +159,21 @@ def test_units_of_the_data_do_not_matter(seed, exponent, prior, covariance):
     np.testing.assert_allclose(other.score_samples(factor * X), shifted, atol=1e-4)
 
 
-@few(3)
-@given(SEEDS, PRIOR_NAMES, st.sampled_from([np.float32, np.float64]))
-@pytest.mark.parametrize("covariance", ["diagonal", "low-rank", "full"])
-def test_codes_do_not_depend_on_the_other_rows(covariance, seed, prior, dtype):
+@pytest.mark.filterwarnings("ignore:the objective still changed")
+@few(1)
+@given(SEEDS, st.sampled_from([np.float32, np.float64]))
+@example(2, np.float64)
+@each_part
+def test_codes_do_not_depend_on_the_other_rows(parts, seed, dtype):
     X = _table(seed, 30, 5).astype(dtype)
-    coding = SparseCoding(4, covariance=covariance, prior=prior, rank=2, tol=1e-2, random_state=0).fit(X)
+    coding = SparseCoding(4, rank=2, max_epochs=60, random_state=0, **parts).fit(X)
     order = np.random.default_rng(seed).permutation(30)
     complete = ~np.isnan(X).any(1)
-    scale = coding.prior_scale_.max()
-    atol = (1e-6 if dtype == np.float64 else 2e-3) * scale
+    share = 5e-3 if dtype == np.float64 else 5e-2  # Of a posterior deviation.
+    atol = share * coding.posterior(X).marginal_scale().numpy()
     codes, scores = coding.transform(X), coding.score_samples(X)
     for rows in (order, order[:7], order[:1], complete):
-        np.testing.assert_allclose(coding.transform(X[rows]), codes[rows], atol=atol)
+        assert (np.abs(coding.transform(X[rows]) - codes[rows]) <= atol[rows]).all()
         np.testing.assert_allclose(coding.score_samples(X[rows]), scores[rows], atol=1e-3)
 
 
@@ -156,6 +192,7 @@ def _table(seed, n_samples, n_features):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore::entrosparse.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:nothing is learned of columns")
 @few(20)
 @given(
     SEEDS,
@@ -165,14 +202,17 @@ def _table(seed, n_samples, n_features):
     st.sampled_from([np.float32, np.float64]),
     st.sampled_from([0.0, 1e-30, 1e-5, 1.0, 1e5, 1e30]),
     st.sampled_from(["plain", "repeated", "constant column", "one outlier", "mixed units", "gaps"]),
-    COVARIANCES,
+    ANY_PARTS,
 )
-@example(0, 1, 1, 8, np.float32, 1e-30, "plain", "full")
-@example(0, 1, 1, 8, np.float32, 1e30, "gaps", "low-rank")
-@example(0, 12, 4, 8, np.float32, 1e30, "mixed units", "diagonal")
-@example(0, 12, 4, 8, np.float32, 1e30, "one outlier", "full")
-@example(0, 2, 4, 8, np.float64, 1e30, "repeated", "diagonal")
-def test_nothing_is_ever_nan(seed, n_samples, n_features, n_components, dtype, unit, form, covariance):
+@example(0, 1, 1, 8, np.float32, 1e-30, "plain", {"covariance": "full"})
+@example(0, 1, 1, 8, np.float32, 1e30, "gaps", {"covariance": "low-rank"})
+@example(0, 12, 4, 8, np.float32, 1e30, "mixed units", {})
+@example(0, 12, 4, 8, np.float32, 1e30, "one outlier", {"covariance": "full"})
+@example(0, 2, 4, 8, np.float64, 1e30, "repeated", {})
+@example(0, 12, 4, 8, np.float32, 1e30, "mixed units", PARTS[3])
+@example(0, 12, 4, 8, np.float32, 1e-30, "one outlier", PARTS[4])
+@example(0, 1, 4, 8, np.float32, 1e30, "gaps", PARTS[5])
+def test_nothing_is_ever_nan(seed, n_samples, n_features, n_components, dtype, unit, form, parts):
     X = np.random.default_rng(seed).normal(size=(n_samples, n_features))
     if form == "repeated":
         X[:] = X[0]
@@ -185,7 +225,7 @@ def test_nothing_is_ever_nan(seed, n_samples, n_features, n_components, dtype, u
     elif form == "gaps":
         X[np.random.default_rng(seed).random(X.shape) < 0.5] = np.nan
     X = (unit * X).astype(dtype)
-    coding = SparseCoding(n_components, covariance=covariance, max_epochs=40, random_state=0).fit(X)
+    coding = SparseCoding(n_components, max_epochs=40, random_state=0, **parts).fit(X)
     codes = coding.transform(X)
     assert codes.dtype == dtype
     for value in (
@@ -201,8 +241,11 @@ def test_nothing_is_ever_nan(seed, n_samples, n_features, n_components, dtype, u
     ):
         assert np.isfinite(value).all()
     assert (coding.prior_scale_ > 0).all()
-    assert coding.noise_variance_ > 0
-    np.testing.assert_allclose(np.linalg.norm(coding.components_, axis=1), 1.0, atol=1e-5)
+    assert np.all(coding.noise_variance_ > 0)
+    if (
+        parts.get("noise") != "per-feature"
+    ):  # Else they are of unit length where columns have the same spread.
+        np.testing.assert_allclose(np.linalg.norm(coding.components_, axis=1), 1.0, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -225,16 +268,9 @@ def test_partial_fit_is_never_nan_either(unit):
 def test_gaussian_prior_and_full_covariance_give_the_marginal_of_entries_seen(seed, n_features, n_components):
     generator = seeded(seed)
     model = make_model(n_features, n_components, generator, prior=PRIORS["gaussian"])
-    x = with_gaps(model.sample(3, generator)[0], generator, 0.5)
-    covariance = (model.dictionary * model.prior_scale.square()) @ model.dictionary.T
-    covariance = (covariance + model.noise_variance * torch.eye(n_features)).numpy()
+    x = with_holes(model.sample(3, generator)[0], generator, 0.5)
     elbo = pointwise_elbo(SOLVERS["full"](x, model), x, model)
-    for row, value in zip(x.numpy(), elbo, strict=True):
-        seen = ~np.isnan(row)
-        marginal = 0.0
-        if seen.any():
-            marginal = stats.multivariate_normal(cov=covariance[np.ix_(seen, seen)]).logpdf(row[seen])
-        assert float(value) == pytest.approx(marginal, abs=1e-6)
+    np.testing.assert_allclose(elbo.numpy(), oracles.gaussian_evidence(x, model), rtol=0, atol=1e-6)
 
 
 @few(4)
@@ -243,7 +279,7 @@ def test_gaussian_prior_and_full_covariance_give_the_marginal_of_entries_seen(se
 def test_the_bound_is_one_on_the_marginal_of_entries_seen(solver, seed, n_features, n_components):
     generator = seeded(seed)
     model = make_model(n_features, n_components, generator)
-    x = with_gaps(model.sample(2, generator)[0], generator, 0.5)
+    x = with_holes(model.sample(2, generator)[0], generator, 0.5)
     x[0, 0] = torch.nan
     posterior = solver(x, model)
     elbo = pointwise_elbo(posterior, x, model)

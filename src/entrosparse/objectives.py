@@ -71,13 +71,15 @@ def optimal_scales(statistics: Statistics) -> tuple[Tensor, Tensor]:
 def optimal_noise_variance(statistics: Statistics) -> Tensor:
     """Return the optimal noise variance σ², () or (D,) (Theorem 2, Eq. 10).
 
-    A feature of which no entry was seen has the mean of the variances of the others.
+    A feature of which no entry was seen has the mean of the variances of the others. Data without any
+    residual have the least variance that is not zero.
     """
     residual, n_entries = statistics.residual, statistics.n_entries
     mean_statistic = residual / n_entries
     if bool((n_entries == 0).any()):
         mean_statistic = torch.where(n_entries > 0, mean_statistic, mean_statistic.nanmean())
-    return statistics.likelihood.optimal_variance(mean_statistic)
+    variance = statistics.likelihood.optimal_variance(mean_statistic)
+    return variance.clamp_min(torch.finfo(variance.dtype).tiny)
 
 
 def with_optimal_scales(model: SparseCodingModel, statistics: Statistics) -> SparseCodingModel:
