@@ -107,7 +107,7 @@ def test_more_epochs_than_the_run_has_are_damage(run, capsys):
 
 
 def zip_bomb(path):
-    array = np.zeros((2**14, 2**14), np.float32)  # 1 GiB, as 1 MB
+    array = np.zeros((2**12, 2**15), np.float32)  # 512 MiB, as 0.5 MB
     np.savez_compressed(path, patches=array)
 
 

@@ -16,7 +16,7 @@ from entrosparse.app.interruption import Interruption
 from entrosparse.app.runs import load_run
 
 LATIN = os.fsdecode("grüße.png".encode("latin-1"))
-LONG = ["--n-components=6", "--patch-size=4", "--n-patches=40000", "--batch-size=16", "--epochs=1"]
+LONG = ["--n-components=6", "--patch-size=4", "--n-patches=20000", "--batch-size=16", "--epochs=1"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_signal_in_the_first_epoch_keeps_what_was_learned(uninterrupted, image
     with process("resume", str(out)) as resume:
         output, errors = resume.communicate(timeout=60)
     assert (resume.returncode, errors) == (0, b"")
-    assert 0 < int(output.split(b"going on after ")[1].split()[0].replace(b",", b"")) < 40_000
+    assert 0 < int(output.split(b"going on after ")[1].split()[0].replace(b",", b"")) < 20_000
     found = load_run(out)
     for name in ("dictionary", "prior_scale", "noise_variance"):
         assert getattr(found.model, name).equal(getattr(uninterrupted.model, name))
@@ -89,7 +89,7 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(run, images, tm
 
 def test_a_terminal_without_unicode_is_enough(run):
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    for arguments in (["info", str(run)], ["info", f"{run}ö"], ["reproduce", "list"]):
+    for arguments in (["info", f"{run}ö"], ["reproduce", "list"]):
         with process(*arguments, env=environment) as command:
             output, errors = command.communicate(timeout=60)
         assert command.returncode == (2 if arguments[1].endswith("ö") else 0)

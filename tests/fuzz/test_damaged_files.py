@@ -18,10 +18,10 @@ MEMORY = {"model": 50e6, "run": 50e6, "checkpoints": 50e6, "images": 400e6}
 @pytest.mark.parametrize(
     ("target", "count"),
     [
-        ("model", 1000),
+        ("model", 300),
         ("run", 200),
-        ("checkpoints", 200),
-        ("images", 800),
+        ("checkpoints", 60),
+        ("images", 300),
         pytest.param("model", 20_000, marks=pytest.mark.slow),
         pytest.param("run", 20_000, marks=pytest.mark.slow),
         pytest.param("checkpoints", 20_000, marks=pytest.mark.slow),

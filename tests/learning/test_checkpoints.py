@@ -603,7 +603,7 @@ def test_a_state_of_another_kind_is_named(tmp_path):
         learn(Wrapped(), checkpoints=Checkpoints(tmp_path, 0.0))
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_damage_of_any_kind_is_our_own_error(folder, whole, count):
     """Bytes changed, cut out or put in; in half of the cases under a manifest that is right."""
     rng = np.random.default_rng(count)

@@ -146,7 +146,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
-@pytest.mark.parametrize(("way", "n_threads"), [("spawn", 2), ("loky", 2), ("fork", 1)])
+@pytest.mark.parametrize(
+    ("way", "n_threads"), [pytest.param("spawn", 2, marks=pytest.mark.slow), ("loky", 2), ("fork", 1)]
+)
 def test_workers_compute_after_a_fit(tmp_path, way, n_threads):
     """As docs/robustness.md says that they should be started: a forked one hangs after two threads."""
     script = tmp_path / "workers.py"

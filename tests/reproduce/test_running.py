@@ -240,8 +240,25 @@ def test_seconds_count_runs_that_were_made_before(tmp_path):
     assert second.seconds >= shown > 0
 
 
+LONG = (
+    "bars",
+    "optimization",
+    "annealing",
+    "overcomplete",
+    "stochastic",
+    "theorems",
+    "comparison",
+    "robustness",
+)
+
+
 @pytest.mark.parametrize(
-    ("command", "name"), [(command, name) for command, table in TABLES.items() for name in table]
+    ("command", "name"),
+    [
+        pytest.param(command, name, marks=[pytest.mark.slow] * (name in LONG))
+        for command, table in TABLES.items()
+        for name in table
+    ],
 )
 def test_every_experiment_runs_at_smoke_scale(command, name, tmp_path, capsys):
     out = tmp_path / "out"
