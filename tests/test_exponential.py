@@ -95,8 +95,8 @@ def test_codes_are_never_negative_and_atoms_are_found_with_their_sign(algorithm)
     np.testing.assert_allclose(samples.mean(0), X.mean(0), atol=0.2)
 
 
-def test_data_in_other_units_missing_entries_and_weights():
-    gaps = np.where(RNG.random(X.shape) < 0.2, np.nan, X)
+def test_data_in_other_units_missing_entries_and_weights(rng):
+    gaps = np.where(rng.random(X.shape) < 0.2, np.nan, X)
     one, other = coding().fit(gaps), coding().fit(1e6 * gaps)
     np.testing.assert_allclose(other.components_, one.components_, atol=1e-6)
     np.testing.assert_allclose(other.transform(1e6 * gaps), 1e6 * one.transform(gaps), rtol=1e-4, atol=1.0)
@@ -104,7 +104,7 @@ def test_data_in_other_units_missing_entries_and_weights():
     missing = np.isnan(gaps)
     error = np.abs(filled - X)[missing].mean()
     assert error < 0.4 * np.abs(np.nanmean(gaps, axis=0) - X)[missing].mean()
-    weight = RNG.integers(0, 3, len(X))
+    weight = rng.integers(0, 3, len(X))
     weighted, repeated = coding().fit(X, sample_weight=weight), coding().fit(np.repeat(X, weight, axis=0))
     np.testing.assert_array_equal(weighted.components_, repeated.components_)
 
@@ -113,8 +113,8 @@ def test_data_in_other_units_missing_entries_and_weights():
 @pytest.mark.parametrize("annealing", ["prior", "likelihood", "tempering"])
 def test_annealing_ends_at_the_bound(prior, annealing):
     fitted = coding(prior=prior, annealing=annealing, max_epochs=12, batch_size=100).fit(X)
-    assert np.isfinite(fitted.history_[-1]["elbo"])
-    assert fitted.score(X) > coding(prior=prior, max_epochs=1).fit(X).score(X)
+    assert (fitted.history_[-1]["gamma"], fitted.history_[-1]["delta"]) == (1.0, 1.0)
+    assert fitted.score(X) > coding(prior=prior, max_epochs=12).fit(X).score(X) - 0.3
 
 
 def test_batches_that_pass_once_go_on_with_the_sign():
@@ -202,7 +202,6 @@ def test_digits_beside_the_non_negative_dictionary_of_scikit_learn(digits):
         PRIOR,
     )
     bound = float(evaluate(mine, heldout, SWEEPS).terms.elbo)
-    print(bound, bounds)
     assert bound > max(bounds.values())
 
 

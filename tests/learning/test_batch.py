@@ -135,12 +135,10 @@ def test_batch_em_is_a_learner_like_the_others():
             n_components=4,
             epochs=100,
             annealing="prior",
-            seed=1,  # So early, one latent in a third of all starts is still dead.
             callbacks=(Watch(),),
         )
     assert seen[:5] == [(0, 10.0), 250, (1, 10.0), 500, (2, 8.0)]
     assert seen[-1] == (8, 1.0)
-    assert result.model.prior_scale.min() > 0.1 * result.model.prior_scale.max()
     heldout = evaluate(result.model, torch.tensor(x[250:])).terms.elbo
     assert result.history[-1].elbo == pytest.approx(float(heldout), abs=0.1)
 
@@ -152,6 +150,7 @@ def test_annealed_batch_em_ends_as_well_as_a_plain_run():
         for annealing in ("none", stretched(prior_annealing, 100))
     )
     assert annealed.elbo > plain.elbo - 0.2
+    assert annealed.dead_latents == 0
     assert annealed.gamma == 1.0
 
 

@@ -71,7 +71,8 @@ def test_noise_per_feature_is_better_for_columns_of_different_units():
 def test_constant_columns_do_no_harm(dtype):
     X = np.column_stack([TABLE, np.full(300, 2.0), np.zeros(300)]).astype(dtype)
     coding = factors(tol=1e-3).fit(X)
-    assert 0.0 < coding.noise_variance_[8:].max() < 1e-9
+    assert (coding.noise_variance_ > 0.0).all()
+    assert coding.noise_variance_[8:].max() < 1e-9
     assert coding.elbo_ - 0.1 < coding.score(X) < coding.elbo_ + 1.1  # by half a nat for each of them
     np.testing.assert_allclose(coding.inverse_transform(coding.transform(X))[:, 8:], X[:, 8:], atol=1e-5)
 
@@ -97,10 +98,10 @@ def test_laplace_noise_finds_the_bars_among_outliers():
 
 @pytest.mark.filterwarnings("ignore:the objective still changed")
 @each_noise
-def test_weights_are_repetitions_and_holes_are_left_out(noise):
+def test_weights_are_repetitions_and_holes_are_left_out(noise, rng):
     X = TABLE[:80].copy()
     X[::7, 2] = np.nan
-    weights = RNG.integers(1, 3, 80)
+    weights = rng.integers(1, 3, 80)
     settings = {"noise": noise, "random_state": 0, "max_epochs": 30}
     one = SparseCoding(3, **settings).fit(X, sample_weight=weights)
     other = SparseCoding(3, **settings).fit(np.repeat(X, weights, axis=0))
@@ -112,12 +113,13 @@ def test_weights_are_repetitions_and_holes_are_left_out(noise):
 @pytest.mark.parametrize("prior", ["laplace", "gaussian"])
 @each_noise
 def test_annealing_goes_with_every_pair(noise, prior, annealing):
-    coding = SparseCoding(
-        3, noise=noise, prior=prior, annealing=annealing, max_epochs=25, batch_size=100, random_state=0
+    settings = {"algorithm": "online", "max_epochs": 25, "batch_size": 100, "random_state": 0}
+    plain, annealed = (
+        SparseCoding(3, noise=noise, prior=prior, annealing=way, **settings).fit(TABLE)
+        for way in ("none", annealing)
     )
-    coding.fit(TABLE)
-    assert coding.history_[-1]["elbo"] > coding.history_[0]["elbo"] - 0.3
-    assert np.isfinite(coding.score(TABLE))
+    assert (annealed.history_[-1]["gamma"], annealed.history_[-1]["delta"]) == (1.0, 1.0)
+    assert annealed.score(TABLE) > plain.score(TABLE) - 0.3
 
 
 class _CutError(Exception):
@@ -153,6 +155,7 @@ def test_a_run_that_was_cut_off_goes_on(noise, learner, tmp_path):
     assert untimed(resumed.history) == untimed(whole.history)
 
 
+@pytest.mark.filterwarnings("ignore:the objective still changed")
 @each_noise
 def test_batches_that_pass_once_are_learned(noise):
     coding = SparseCoding(3, noise=noise, random_state=0)
@@ -160,11 +163,13 @@ def test_batches_that_pass_once_are_learned(noise):
         coding.partial_fit(part)
     assert np.shape(coding.noise_variance_) == ((8,) if noise == "per-feature" else ())
     assert coding.score(TABLE * UNITS**0.1) == pytest.approx(coding.elbo_, abs=1.0)
+    start = SparseCoding(3, noise=noise, random_state=0, max_epochs=1).fit(TABLE * UNITS**0.1)
+    assert coding.score(TABLE * UNITS**0.1) > start.score(TABLE * UNITS**0.1)
 
 
 @pytest.mark.filterwarnings("ignore:the objective still changed")
-def test_atoms_given_in_data_units_are_where_learning_starts():
-    atoms = RNG.normal(size=(8, 3)) * UNITS[:, None]
+def test_atoms_given_in_data_units_are_where_learning_starts(rng):
+    atoms = rng.normal(size=(8, 3)) * UNITS[:, None]
     first = factors(init=atoms, max_epochs=1).fit(TABLE * UNITS)
     spread = (TABLE * UNITS).std(0)[:, None]
     match = match_atoms(*(torch.tensor(part / spread) for part in (first.components_.T, atoms)))

@@ -1,9 +1,8 @@
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
-from threading import Event, Thread, get_ident
+from threading import Barrier, Event, Thread, get_ident
 
 import pytest
 import torch
@@ -38,11 +37,12 @@ def test_large_work_uses_those_that_were_set(two_threads):
 
 @pytest.mark.parametrize("n_parts", [0, 1, 2, 3, 20])
 def test_parts_are_worked_at_side_by_side_and_come_in_order(two_threads, n_parts):
-    used = set()
+    used, both = set(), Barrier(2, timeout=60)
 
     def work(number, square):
         used.add((get_ident(), torch.get_num_threads()))
-        time.sleep(0.01)
+        if n_parts > 1 and number < 2:
+            both.wait()
         return number, square
 
     parts = [(k, k * k) for k in range(n_parts)]
