@@ -169,7 +169,7 @@ def test_a_process_that_is_killed_is_started_again(tmp_path):
     code, _, err = finish(process)
     assert code == 0, err[-2000:]
     assert len(first) == 2
-    assert len((tmp_path / "started").read_text().split()) == 4
+    assert len((tmp_path / "started").read_text().split()) >= 4
     whole, run = load_run(tmp_path / "whole"), load_run(tmp_path / "run")
     torch.testing.assert_close(run.model.dictionary, whole.model.dictionary, rtol=1e-3, atol=1e-3)
     assert [r.epoch for r in run.history] == list(range(21))

@@ -8,7 +8,7 @@ import torch
 from scipy import integrate, optimize, stats
 
 import oracles
-from conftest import make_model
+from conftest import make_model, with_holes
 from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import ConvergenceWarning, InputError, NumericalError
 from entrosparse.images import bars
@@ -42,7 +42,7 @@ def test_is_stationary(prior, generator, weights, n_features, n_components, gaps
     model = make_model(n_features, n_components, generator, prior=prior)
     x, _ = model.sample(20, generator)
     if gaps:
-        x = x.masked_fill(torch.rand(x.shape, generator=generator) < 0.3, torch.nan)
+        x = with_holes(x, generator)
     posterior = EXACT(x, model, weights)
     assert float(stationarity(posterior, x, model, weights).max()) <= 1.1e-9
     for name in ("right", "left", "scale"):  # Elsewhere it is not.

@@ -12,9 +12,9 @@ from entrosparse.errors import ConvergenceWarning
 from entrosparse.inference import DiagonalInference, stationarity
 from entrosparse.inference._newton_steps import _conjugate_gradients
 from entrosparse.inference._problem import EStepProblem
-from kinds import SIGNED
+from entrosparse.priors import PRIORS
 
-each_prior = pytest.mark.parametrize("prior", SIGNED.values(), ids=SIGNED)
+each_prior = pytest.mark.parametrize("prior", ["laplace", "skewed-laplace"])  # Convex ones.
 
 
 def incomplete(x, generator):
@@ -26,14 +26,14 @@ def incomplete(x, generator):
 
 
 @each_prior
-@pytest.mark.parametrize("noise_variance", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("noise_variance", [1e-1, 1e-5])
 @pytest.mark.parametrize(("n_features", "n_components"), [(24, 48), (24, 10)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])
 def test_few_steps_are_enough(
     generator, prior, noise_variance, n_features, n_components, dtype, tolerance, monkeypatch
 ):
     """Also with little noise, where sweeps crawl; and no matrix is made for each data point."""
-    model = make_model(n_features, n_components, generator, prior=prior)
+    model = make_model(n_features, n_components, generator, prior=PRIORS[prior])
     model = replace(model, noise_variance=torch.tensor(noise_variance).double()).to(dtype)
     x = incomplete(model.sample(100, generator)[0], generator)
     with warnings.catch_warnings(), monkeypatch.context() as patch:

@@ -135,6 +135,7 @@ def test_batch_em_is_a_learner_like_the_others():
             n_components=4,
             epochs=100,
             annealing="prior",
+            seed=1,
             callbacks=(Watch(),),
         )
     assert seen[:5] == [(0, 10.0), 250, (1, 10.0), 500, (2, 8.0)]
