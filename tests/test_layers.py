@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 ROOMS = """
     errors _convergence closed_form
-    _checks _files _threads _launch
+    _checks _files _plain _tensors _threads _launch
     processes
     priors
     posteriors

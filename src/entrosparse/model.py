@@ -6,12 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, final
 
-import safetensors
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from entrosparse._files import open_ours, write_atomically
+from entrosparse._tensors import TensorFile, open_tensors, write_tensors
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.likelihoods import LIKELIHOODS, Isotropic, Likelihood
 from entrosparse.priors import PRIORS, Laplace, Prior, PriorFamily
@@ -212,16 +210,9 @@ class SparseCodingModel:
             If the file could not be read back: it would be too large, or the prior or the likelihood is not
             one of the package, of which the file holds the name and the parameters.
         """
-        for name, table in _TABLES.items():
-            part = getattr(self, name)
-            if type(table.get(part.name)) is not type(part):
-                known = ", ".join(table)
-                raise InputError(f"the '{name}' of a model that is saved must be one of {known}; got {part}")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}
-        data = safetensors_bytes(tensors, metadata=self._metadata())
-        if len(data) > LARGEST_FILE:
-            raise InputError(f"a saved model must have at most {LARGEST_FILE:,} bytes; got {len(data):,}")
-        write_atomically(path, lambda stream: stream.write(data))
+        tensors, parts = self.content()
+        metadata = {"format": _FORMATS["likelihood" in parts]} | parts
+        write_tensors(path, "model", LARGEST_FILE, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -232,48 +223,54 @@ class SparseCodingModel:
         FileFormatError
             If the file is missing, too large, no regular file, damaged, or holds what is not a model.
         """
-        try:
-            with (
-                open_ours(Path(path), LARGEST_FILE, follow_links=True),
-                safetensors.safe_open(str(path), framework="pt") as file,
-            ):
-                metadata = file.metadata() or {}
-                likelihood = metadata.get("likelihood", Isotropic.name)
-                if (
-                    metadata.get("format") not in _FORMATS
-                    or metadata.get("prior") not in PRIORS
-                    or likelihood not in LIKELIHOODS
-                ):
-                    raise FileFormatError(f"'{path}' is not an entrosparse model of a version known here")
-                prior = _prior_from(metadata)
-                n_axes_of_noise = int(LIKELIHOODS[likelihood].per_feature)
-                expected = {"dictionary": 2, "prior_scale": 1, "noise_variance": n_axes_of_noise}
-                if prior.first_shape is not None:
-                    expected["prior_shape"] = 1
-                if set(file.keys()) != set(expected):
-                    raise FileFormatError(f"'{path}' must hold {sorted(expected)}; got {sorted(file.keys())}")
-                for name, n_axes in expected.items():
-                    part = file.get_slice(name)
-                    if len(part.get_shape()) != n_axes or part.get_dtype() not in ("F32", "F64"):
-                        raise FileFormatError(f"'{name}' in '{path}' has the wrong shape or dtype")
-                if len({file.get_slice(name).get_dtype() for name in expected}) > 1:
-                    raise FileFormatError(f"the tensors in '{path}' must have one dtype")
-                tensors = {name: file.get_tensor(name) for name in expected}
-            return cls(**tensors, prior=prior, likelihood=LIKELIHOODS[likelihood]).validate()
-        except FileFormatError:
-            raise
-        except FileNotFoundError as error:
-            raise FileFormatError(f"'{path}' does not exist") from error
-        except (OSError, InputError, safetensors.SafetensorError) as error:
-            raise FileFormatError(f"'{path}' cannot be read as a model: {error}") from error
+        with open_tensors(path, "model", LARGEST_FILE) as file:
+            if file.metadata.get("format") not in _FORMATS:
+                raise FileFormatError(f"'{path}' is not an entrosparse model of a version known here")
+            return cls.from_content(file)
 
-    def _metadata(self) -> dict[str, str]:
-        metadata = {"format": _FORMATS[0], "prior": self.prior.name}
+    def content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return what a file must hold of the model: tensors, and words on its prior and likelihood.
+
+        Raises
+        ------
+        InputError
+            If the prior or the likelihood is not one of the package.
+        """
+        for name, table in _TABLES.items():
+            part = getattr(self, name)
+            if type(table.get(part.name)) is not type(part):
+                known = ", ".join(table)
+                raise InputError(f"the '{name}' of a model that is saved must be one of {known}; got {part}")
+        parts = {"prior": self.prior.name}
         if parameters := vars(self.prior):
-            metadata["prior_parameters"] = json.dumps(parameters)
+            parts["prior_parameters"] = json.dumps(parameters)
         if self.likelihood != Isotropic():
-            metadata |= {"format": _FORMATS[1], "likelihood": self.likelihood.name}
-        return metadata
+            parts["likelihood"] = self.likelihood.name
+        return self._tensors(), parts
+
+    @classmethod
+    def from_content(cls, file: TensorFile) -> Self:
+        """Return the model whose :meth:`content` a file holds, or a part of it.
+
+        Raises
+        ------
+        InputError
+            If the file holds something else.
+        """
+        name = file.metadata.get("likelihood", Isotropic.name)
+        if file.metadata.get("prior") not in PRIORS or name not in LIKELIHOODS:
+            raise FileFormatError(f"'{file.path}' is not an entrosparse model of a version known here")
+        prior, likelihood = _prior_from(file.metadata), LIKELIHOODS[name]
+        n_features, n_components = (*file.shapes.get("dictionary", ()), -1, -1)[:2]
+        shapes: dict[str, tuple[int, ...]] = {
+            "dictionary": (n_features, n_components),
+            "prior_scale": (n_components,),
+            "noise_variance": (n_features,) if likelihood.per_feature else (),
+        }
+        if prior.first_shape is not None:
+            shapes["prior_shape"] = (n_components,)
+        file.check(shapes)
+        return cls(**file.read(), prior=prior, likelihood=likelihood).validate()
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
@@ -289,7 +286,7 @@ def _prior_from(metadata: dict[str, str]) -> PriorFamily:
     prior = PRIORS[metadata["prior"]]
     try:
         found = type(prior)(**json.loads(metadata.get("prior_parameters", "{}")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"the prior {prior.name!r} has other parameters: {error}") from error
     return prior if found == prior else found
 
