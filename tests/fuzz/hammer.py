@@ -14,6 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -25,8 +26,17 @@ from scipy.io import savemat
 
 from entrosparse.app.config import FitConfig
 from entrosparse.app.runs import RunInfo, RunWriter, load_run
-from entrosparse.errors import FileFormatError, InputError
+from entrosparse.errors import FileFormatError, InputError, NumericalError
 from entrosparse.images import load_images
+from entrosparse.inference import (
+    AmortizedInference,
+    DiagonalEncoder,
+    DiagonalInference,
+    LowRankEncoder,
+    RefinedInference,
+    load_encoder,
+    save_encoder,
+)
 from entrosparse.learning import Checkpoints, EpochRecord, OnlineEM, train
 from entrosparse.model import SparseCodingModel
 
@@ -90,6 +100,19 @@ HEADER_EDITS = [
     (b'"laplace"', b"1"),
     (b'"laplace"', b'"normal"'),
     (b"model-1", b"model-2"),
+    (b"encoder-1", b"encoder-2"),
+    (b'"diagonal"', b'"low-rank"'),
+    (b'"low-rank"', b'"diagonal"'),
+    (b'"encoder"', b'"refined"'),
+    (b'"refined"', b'"encoder"'),
+    (b"lift", b"unit"),
+    (b"[7,4]", b"[4,7]"),
+    (b"[7,4]", b"[4611686018427387904,4]"),
+    (b"[7,4]", b"[0,4]"),
+    (b"DiagonalInference", b"FullInference"),
+    (b"max_iterations", b"tolerance"),
+    (b'tolerance\\": 0.0', b'tolerance\\": 1e999'),
+    (b'max_iterations\\": 3', b'max_iterations\\": [3]'),
     (b"{", b"{" * 5000),
     (b"[", b"[" * 5000),
     (b"}}", b'},"dictionary":{"dtype":"F32","shape":[4,3],"data_offsets":[0,48]}}'),
@@ -108,6 +131,26 @@ def load_model(path: Path) -> None:
 def damage_model(path: Path, rng: np.random.Generator) -> None:
     content = path.read_bytes()
     path.write_bytes((mutate if rng.random() < 0.5 else rewrite_header)(content, rng))
+
+
+def encoders(folder: Path) -> list[Path]:
+    paths = [folder / f"{name}.safetensors" for name in ("diagonal", "low-rank", "refined")]
+    generator, model = torch.Generator().manual_seed(1), make_model()
+    for path, kind in zip(paths, (DiagonalEncoder, LowRankEncoder, DiagonalEncoder), strict=True):
+        rank = {"rank": 2} if kind is LowRankEncoder else {}
+        inference = AmortizedInference(kind(torch.ones(1, 4), model, generator, **rank))
+        if path.stem == "refined":
+            inference = RefinedInference(inference, DiagonalInference(0.0, 3))
+        save_encoder(path, inference, model)
+    return paths
+
+
+def load_an_encoder(path: Path) -> None:
+    inference, model = load_encoder(path)
+    with suppress(NumericalError):  # Weights may be sound and large.
+        posterior = inference(torch.ones(2, model.n_features, dtype=model.dictionary.dtype), model)
+        if posterior.mean.shape != (2, model.n_components):
+            raise AssertionError("an encoder of other codes than its model's was loaded")
 
 
 def runs(folder: Path) -> list[Path]:
@@ -209,6 +252,7 @@ Target = tuple[
 ]
 TARGETS: dict[str, tuple[Target, type[Exception]]] = {
     "model": ((models, damage_model, load_model), FileFormatError),
+    "encoder": ((encoders, damage_model, load_an_encoder), FileFormatError),
     "run": ((runs, damage_run, load_a_run), FileFormatError),
     "checkpoints": ((checkpoints, damage_checkpoints, go_on), InputError),
     "images": ((images, damage_file, load_pictures), InputError),

@@ -11,7 +11,7 @@ Any other ``nn.Module`` that maps data (N, D) to a :class:`~entrosparse.posterio
 """
 
 from abc import ABC, abstractmethod
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor, nn
@@ -50,18 +50,37 @@ class _Encoder(nn.Module, ABC):
         newton = torch.linalg.solve(problem.shared_hessian + torch.diag(curvature), problem.loading.T)
         # In a new model the noise variance is half that of the data, or of each feature.
         data_scale = (2.0 * model.noise_variance).sqrt()
-        self.register_buffer("data_scale", data_scale)
-        self.register_buffer("unit", (precision + curvature).rsqrt())
-
-        gain = max(1.0, width / n_features) ** 0.5  # The pseudo-inverse of the lift is its transpose / gain².
-        self.lift = _linear(n_features, width, gain, x, generator)
-        nn.init.orthogonal_(self.lift.weight, gain, generator)
-        self.blocks = nn.Sequential(*(_Block(width, x, generator) for _ in range(2)))
-        self.mean_readout = _linear(width, n_components, 0.0, x, generator)
+        self._lay_out(width, n_features, data_scale, (precision + curvature).rsqrt(), generator)
         with torch.no_grad():
             linear = newton * data_scale / self.unit.unsqueeze(-1)
-            self.mean_readout.weight.copy_(linear @ self.lift.weight.T / gain**2)
-        self.scale_readout = _linear(width, n_components, _SMALL, x, generator, bias=True)
+            self.mean_readout.weight.copy_(linear @ self.lift.weight.T / self._gain**2)
+
+    def _lay_out(
+        self,
+        width: int,
+        n_features: int,
+        data_scale: Tensor,
+        unit: Tensor,
+        generator: torch.Generator | None,
+    ) -> None:
+        """Make all layers but those of a subclass, with random weights or, without a generator, with none."""
+        self.register_buffer("data_scale", data_scale)
+        self.register_buffer("unit", unit)
+        # The pseudo-inverse of the lift is its transpose / gain².
+        self._gain = max(1.0, width / n_features) ** 0.5
+        self.lift = _linear(n_features, width, self._gain, unit, generator, orthogonal=True)
+        self.blocks = nn.Sequential(*(_Block(width, unit, generator) for _ in range(2)))
+        self.mean_readout = _linear(width, len(unit), 0.0, unit, generator)
+        self.scale_readout = _linear(width, len(unit), _SMALL, unit, generator, bias=True)
+
+    @classmethod
+    def shaped(cls, model: SparseCodingModel, width: int, rank: int = 0) -> Self:
+        """Return an encoder for a model on the device "meta", with shapes but neither values nor memory."""
+        encoder = cls.__new__(cls)
+        nn.Module.__init__(encoder)
+        meta = model.to("meta")
+        encoder._lay_out(width, model.n_features, meta.noise_variance, meta.prior_scale, None)
+        return encoder
 
     @abstractmethod
     def forward(self, x: Tensor) -> Posterior:
@@ -133,10 +152,19 @@ class LowRankEncoder(_Encoder):
                 f"{model.n_components}, the number of components; got {rank}"
             )
         super().__init__(x, model, generator, width)
+        self._add_factor(rank, generator)
+
+    def _add_factor(self, rank: int, generator: torch.Generator | None) -> None:
         self.rank = rank
-        self.factor_readout = _linear(
-            self.lift.out_features, model.n_components * rank, _SMALL, x, generator, bias=True
-        )
+        sizes = self.lift.out_features, len(self.unit) * rank
+        self.factor_readout = _linear(*sizes, _SMALL, self.unit, generator, bias=True)
+
+    @classmethod
+    def shaped(cls, model: SparseCodingModel, width: int, rank: int = 0) -> Self:
+        """Return an encoder for a model and of a rank, on the device "meta"."""
+        encoder = super().shaped(model, width)
+        encoder._add_factor(rank, None)
+        return encoder
 
     def forward(self, x: Tensor) -> LowRank:
         """Return the posteriors of the rows of ``x`` (N, D)."""
@@ -148,7 +176,7 @@ class LowRankEncoder(_Encoder):
 class _Block(nn.Module):
     """A residual block ``h + B soft(A h)``, which has the form of one step of iterated thresholding."""
 
-    def __init__(self, width: int, like: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, width: int, like: Tensor, generator: torch.Generator | None) -> None:
         super().__init__()
         self.inner = _linear(width, width, 1.0, like, generator)
         self.outer = _linear(width, width, _SMALL, like, generator)
@@ -158,13 +186,30 @@ class _Block(nn.Module):
 
 
 def _linear(
-    n_inputs: int, n_outputs: int, gain: float, like: Tensor, generator: torch.Generator, bias: bool = False
+    n_inputs: int,
+    n_outputs: int,
+    gain: float,
+    like: Tensor,
+    generator: torch.Generator | None,
+    bias: bool = False,
+    orthogonal: bool = False,
 ) -> nn.Linear:
-    """Return a linear map with normally distributed weights of variance ``gain² / n_inputs``."""
+    """Return a linear map whose weights, unless orthogonal, are normal and of variance ``gain² / n_inputs``.
+
+    Without a generator they have no values yet.
+    """
     layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-        nn.Linear, n_inputs, n_outputs, bias=bias, dtype=like.dtype
+        nn.Linear,
+        n_inputs,
+        n_outputs,
+        bias=bias,
+        dtype=like.dtype,
+        device=like.device if generator is None else generator.device,
     )
-    nn.init.normal_(layer.weight, std=gain / n_inputs**0.5, generator=generator)
-    if bias:
-        nn.init.zeros_(layer.bias)
+    if generator is not None:
+        nn.init.normal_(layer.weight, std=gain / n_inputs**0.5, generator=generator)
+        if orthogonal:
+            nn.init.orthogonal_(layer.weight, gain, generator)
+        if bias:
+            nn.init.zeros_(layer.bias)
     return layer.to(like.device)
