@@ -11,6 +11,7 @@ from entrosparse.app.config import FitConfig
 from entrosparse.app.outputs import check_new_folder
 from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples, summarise
 from entrosparse.errors import FileFormatError, InputError
+from entrosparse.inference import AmortizedInference, DiagonalEncoder
 from entrosparse.learning import EpochRecord
 from entrosparse.model import SparseCodingModel
 from entrosparse.priors import GeneralizedGaussian
@@ -18,6 +19,7 @@ from entrosparse.priors import GeneralizedGaussian
 INFO = RunInfo(
     FitConfig(n_components=3, patch_size=2, n_patches=1000), "somewhere", ("a.png", "größer.png"), gain=0.25
 )
+ENCODER_INFO = replace(INFO, config=replace(INFO.config, inference="encoder"))
 EXAMPLES = np.arange(8, dtype=np.float32).reshape(2, 4)
 FILES = ("config.json", "model.safetensors", "history.csv", "examples.npz")
 
@@ -25,6 +27,13 @@ FILES = ("config.json", "model.safetensors", "history.csv", "examples.npz")
 def make_model(scale=1.0):
     dictionary = torch.linspace(-1, 1, 12).reshape(4, 3)
     return SparseCodingModel(dictionary / dictionary.norm(dim=0), torch.full((3,), scale), torch.tensor(0.1))
+
+
+def make_encoder(mark):
+    """An encoder that can be told from others."""
+    encoder = DiagonalEncoder(torch.ones(1, 4), make_model(), torch.Generator().manual_seed(1), width=1)
+    encoder.unit = torch.full((3,), mark)
+    return AmortizedInference(encoder.eval())
 
 
 def make_record(epoch):
@@ -63,6 +72,19 @@ def test_a_run_that_goes_on_writes_epochs_in_place_of_its_own(folder):
     torch.testing.assert_close(run.model.prior_scale, torch.full((3,), 4.0))
 
 
+def test_a_run_that_learns_an_encoder_keeps_it_with_its_model(tmp_path):
+    writer = RunWriter(tmp_path / "run", ENCODER_INFO, EXAMPLES)
+    for epoch in range(3):
+        writer.on_inference(make_encoder(epoch + 1.0))
+        writer.on_epoch(make_model(epoch + 1.0), make_record(epoch))
+        run = load_run(writer.path)
+        assert run.inference.encoder.unit[0] == run.model.prior_scale[0] == epoch + 1.0
+    assert sorted(path.name for path in writer.path.iterdir()) == sorted([*FILES, "encoder.safetensors"])
+    writer.path.joinpath("encoder.safetensors").unlink()
+    with pytest.raises(FileFormatError, match=r"encoder\.safetensors' is missing"):
+        load_run(writer.path)
+
+
 def test_headlines_are_those_of_the_last_epoch(folder):
     headlines = summarise(load_run(folder))
     assert headlines["held-out ELBO"] == "0.67 nats per patch"
@@ -70,6 +92,7 @@ def test_headlines_are_those_of_the_last_epoch(folder):
     assert headlines["generative fields"] == "2 in use of 3"
     assert headlines["noise deviation"] == "0.1000 data units"
     assert headlines["epochs"] == "1 of 10"
+    assert headlines["posteriors"] == "diagonal, optimized one by one"
     assert (headlines["prior"], headlines["noise"]) == ("laplace", "isotropic")
 
 
@@ -172,8 +195,12 @@ def test_a_failing_disk_keeps_the_previous_epoch(folder, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import torch
 sys.path.insert(0, {tests!r})
-from test_runs import EXAMPLES, INFO, RunWriter, make_model, make_record
+from test_runs import ENCODER_INFO, EXAMPLES, INFO, RunWriter, make_encoder, make_model, make_record
+
+torch.set_num_threads(1)  # Nothing but this process is forked.
+states = [(make_encoder(k + 1.0), make_model(k + 1.0), make_record(k)) for k in range(3)]
 
 def killed_at(instant, folder):
     seen = 0
@@ -185,10 +212,10 @@ def killed_at(instant, folder):
         if seen == instant:
             os.kill(os.getpid(), signal.SIGKILL)
         return trace
-    writer = RunWriter(folder, INFO, EXAMPLES)
-    states = [(make_model(epoch + 1.0), make_record(epoch)) for epoch in range(3)]
+    writer = RunWriter(folder, {info}, EXAMPLES)
     sys.settrace(trace)
-    for model, record in states:
+    for inference, model, record in states:
+        writer.on_inference(inference)
         writer.on_epoch(model, record)
     os._exit(0)
 
@@ -203,17 +230,21 @@ while not ended:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_a_kill_at_any_instant_leaves_a_usable_run_or_none(tmp_path, request):
+@pytest.mark.parametrize("info", ["INFO", "ENCODER_INFO"])
+def test_a_kill_at_any_instant_leaves_a_usable_run_or_none(tmp_path, request, info):
     """Kill a writer before each line of the package that it runs, and read what is left."""
-    script = KILLED.format(tests=str(request.path.parent), place=str(tmp_path))
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)
+    script = KILLED.format(tests=str(request.path.parent), place=str(tmp_path), info=info)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=300)
     epochs = []
     for place in sorted(tmp_path.iterdir()):
         folder = place / "run"
         if folder.exists():
             run = load_run(folder)
             epochs.append(run.history[-1].epoch)
-            assert run.model.prior_scale[0].item() - 1 in (epochs[-1], epochs[-1] + 1)
+            mark = run.model.prior_scale[0].item()
+            assert mark - 1 in (epochs[-1], epochs[-1] + 1)
+            if info == "ENCODER_INFO":  # Encoder and model always belong together.
+                assert run.inference.encoder.unit[0].item() == mark
         else:
             epochs.append(-1)
     assert epochs == sorted(epochs)

@@ -13,7 +13,6 @@ import torch
 from entrosparse._files import whole_folder, write_atomically
 from entrosparse.app import plots
 from entrosparse.app.html import png_address, render
-from entrosparse.app.image_codes import final_inference
 from entrosparse.app.reports import fields_png, inline_figure
 from entrosparse.app.runs import Run
 from entrosparse.errors import InputError
@@ -101,7 +100,7 @@ def _bounds(run: Run, patches: np.ndarray, factor: float) -> np.ndarray:
     chunks = infer_in_chunks(
         patches * np.float32(factor),
         run.model,
-        final_inference(run),
+        run.inference,
         then=lambda _, x, posterior: pointwise_elbo(posterior, x, run.model),
     )
     return torch.cat(list(chunks)).double().numpy(force=True) + patches.shape[1] * math.log(factor)

@@ -1,6 +1,6 @@
 """The settings of a learning run: plain data that is checked before any work starts."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, final
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 _MOST_NUMBERS = 2**25  # In a dictionary.
+_MOST_OF_ENCODER = 2**26
 
 
 def _setting(default: Any, description: str, minimum: int | None = None, maximum: int = 2**63 - 1) -> Any:
@@ -36,6 +37,9 @@ class FitConfig:
         :data:`~entrosparse.recipes.COVARIANCES`.
     rank : int
         Rank of the low-rank covariance.
+    inference : str
+        Whether posteriors are optimized one by one or come from an encoder, in learning and after it: a name
+        in :data:`~entrosparse.recipes.INFERENCES`.
     prior : str
         Prior of the codes: a name in :data:`~entrosparse.priors.PRIORS`.
     prior_shape : float or str
@@ -65,6 +69,9 @@ class FitConfig:
         "diagonal", "covariance of the posteriors: diagonal, low-rank, full or exact-factorial"
     )
     rank: int = _setting(5, "rank of the low-rank covariance", 1, 10**4)
+    inference: str = _setting(
+        "variational", "where posteriors come from: variational, encoder (a network) or refined (both)"
+    )
     prior: str = _setting(
         "laplace",
         "prior of the codes: laplace, gaussian, generalized-gaussian, skewed-laplace or exponential",
@@ -88,20 +95,28 @@ class FitConfig:
         from entrosparse.priors import GeneralizedGaussian
         from entrosparse.recipes import Recipe
 
+        recipe = Recipe(self.covariance, self.rank, self.inference, self.prior, self.noise)
         if self.prior_shape == "learned":
-            return Recipe(self.covariance, self.rank, prior=self.prior, noise=self.noise)
+            return recipe
         if self.prior != GeneralizedGaussian.name:
             raise InputError(
                 f"the 'prior_shape' must be 'learned' unless 'prior' is {GeneralizedGaussian.name!r}; "
                 f"got {self.prior_shape!r} and {self.prior!r}"
             )
-        prior = GeneralizedGaussian(self.prior_shape)
-        return Recipe(self.covariance, self.rank, prior=prior, noise=self.noise)
+        return replace(recipe, prior=GeneralizedGaussian(self.prior_shape))
 
     @property
     def n_heldout(self) -> int:
         """Number of patches held out to measure learning: a tenth of the others, from 64 to 4096."""
         return min(4096, max(64, self.n_patches // 10))
+
+    @property
+    def _size_of_encoder(self) -> int:
+        """How many numbers an encoder has, nearly: it has D + H features, and may read out a low rank."""
+        n_features = self.patch_size**2
+        width = n_features + self.n_components
+        rank = min(self.rank, self.n_components) if self.covariance == "low-rank" else 0
+        return width * (n_features + 4 * width + self.n_components * (2 + rank))
 
     def validate(self) -> None:
         """Check every setting.
@@ -141,6 +156,11 @@ class FitConfig:
 
         get_schedule(self.annealing)
         self.recipe.validate()
+        if self.inference != "variational" and self._size_of_encoder > _MOST_OF_ENCODER:
+            raise InputError(
+                f"the 'n_components' parameter must be such that an encoder has at most "
+                f"{_MOST_OF_ENCODER:,} numbers; got {self.n_components}, with {self._size_of_encoder:,}"
+            )
         if self.whiten not in WHITENINGS:
             known = ", ".join(repr(name) for name in WHITENINGS)
             raise InputError(f"the 'whiten' parameter must be one of {known}; got {self.whiten!r}")

@@ -12,7 +12,7 @@ from entrosparse.errors import InputError
 from entrosparse.images import Image, Patches, PreparedImages, average_patches, prepare_images, tile_patches
 from entrosparse.images._averages import PatchAverage
 from entrosparse.images._whitening import WHITENINGS
-from entrosparse.inference import Inference, infer_in_chunks
+from entrosparse.inference import infer_in_chunks
 from entrosparse.posteriors import Posterior
 
 if TYPE_CHECKING:
@@ -111,11 +111,6 @@ def reconstruct_images(run: "Run", images: Images, stride: int | None) -> list[R
     return found
 
 
-def final_inference(run: "Run") -> Inference:
-    """Return what finds codes under the model of a run, exact to the dtype of the model."""
-    return run.info.config.recipe.final_inference(run.model.n_components, run.model.dictionary.dtype)
-
-
 def _listed(images: Images) -> list[Image]:
     """Return the images, one or many, as a list; arrays get names."""
     single = isinstance(images, Image | np.ndarray)
@@ -134,5 +129,5 @@ def _prepare_and_tile(run: "Run", images: list[Image], stride: int | None) -> tu
 
 
 def _infer(run: "Run", tiles: Patches) -> Iterator[tuple[slice, Posterior]]:
-    for part, _, posterior in infer_in_chunks(tiles, run.model, final_inference(run)):
+    for part, _, posterior in infer_in_chunks(tiles, run.model, run.inference):
         yield part, posterior

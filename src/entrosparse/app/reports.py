@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from entrosparse._files import write_atomically
 from entrosparse.app import plots
 from entrosparse.app.html import inline_svg, png_address, render
-from entrosparse.app.image_codes import final_inference
 from entrosparse.app.runs import Run, summarise
 from entrosparse.posteriors import Posterior
 
@@ -38,7 +37,7 @@ def fields_png(run: Run) -> bytes:
 def _render(run: Run, fields: bytes) -> bytes:
     """Return the page as HTML, with its figures inside."""
     history, dictionary = run.history, run.model.dictionary
-    posterior = final_inference(run)(torch.from_numpy(run.examples).to(dictionary), run.model)
+    posterior = run.inference(torch.from_numpy(run.examples).to(dictionary), run.model)
     epochs = [record.epoch for record in history]
     entropies = {
         name: [getattr(record, f"{name}_entropy") for record in history]

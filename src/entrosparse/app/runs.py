@@ -4,6 +4,8 @@
     Format number, version, settings, where the images came from and the gain they were scaled by.
 ``model.safetensors``
     The model after the last complete epoch.
+``encoder.safetensors``
+    The encoder of that epoch together with its model, for a run that learns one.
 ``history.csv``
     One row for each `EpochRecord`; row 0 is the state before learning.
 ``examples.npz``
@@ -14,9 +16,10 @@
     Made from the files above when learning ends (see `entrosparse.app.reports`).
 
 A kill at any instant leaves a folder that can be used, or none. The folder is made under another name and
-renamed when it is complete. After that only the model and the history change. Each is replaced in one step,
-the model first, so a kill between the two leaves a model that is one epoch ahead of the last row. That does
-no harm, because whatever depends on the epoch is read from the history.
+renamed when it is complete. After that only the encoder, the model and the history change. Each is replaced
+in one step, the history last, so a kill in between leaves a model that is one epoch ahead of the last row.
+That does no harm, because whatever depends on the epoch is read from the history. Encoder and model are one
+file, so that they always belong together, and it is the model in it that is read back.
 """
 
 import csv
@@ -53,6 +56,7 @@ from entrosparse.app.image_codes import (
     reconstruct_images,
 )
 from entrosparse.errors import FileFormatError
+from entrosparse.inference import AmortizedInference, Inference, RefinedInference, load_encoder, save_encoder
 from entrosparse.learning import Callback, EpochRecord
 from entrosparse.model import LARGEST_FILE, SparseCodingModel, check_device
 
@@ -66,6 +70,14 @@ _MOST_BYTES = {
     "history.csv": 2**25,
     "examples.npz": 2**25,
     "model.safetensors": LARGEST_FILE,
+    "encoder.safetensors": LARGEST_FILE,
+}
+
+# Where posteriors come from, in words.
+_ORIGINS = {
+    "variational": "optimized one by one",
+    "encoder": "from an encoder",
+    "refined": "from an encoder, and then refined",
 }
 
 Content = TypeVar("Content")
@@ -113,6 +125,8 @@ class Run:
         Contents of ``config.json``.
     model : SparseCodingModel
         The model.
+    inference : Inference
+        What finds codes: the learned encoder, or the solver of the run's covariance.
     history : tuple of EpochRecord
         At least the record of epoch 0.
     examples : array of shape (N, D)
@@ -122,11 +136,12 @@ class Run:
     path: Path
     info: RunInfo
     model: SparseCodingModel
+    inference: Inference
     history: tuple[EpochRecord, ...]
     examples: np.ndarray
 
     def to(self, device: str) -> "Run":
-        """Return the run with its model on a device, where codes are then found.
+        """Return the run with its model and encoder on a device, where codes are then found.
 
         Raises
         ------
@@ -134,7 +149,24 @@ class Run:
             If PyTorch cannot compute there.
         """
         check_device(device)
-        return replace(self, model=self.model.to(device))
+        inference = self.inference
+        if isinstance(inference, AmortizedInference | RefinedInference):
+            inference = inference.to(device)
+        return replace(self, model=self.model.to(device), inference=inference)
+
+    def with_covariance(self, covariance: str) -> "Run":
+        """Return the run with posteriors of another covariance, which are optimized one by one.
+
+        Raises
+        ------
+        InputError
+            If there are none of that name for the model.
+        """
+        recipe = replace(self.info.config.recipe, covariance=covariance, inference="variational")
+        recipe.validate()
+        inference = recipe.final_inference(self.model.n_components, self.model.dictionary.dtype)
+        config = replace(self.info.config, covariance=covariance, inference="variational")
+        return replace(self, info=replace(self.info, config=config), inference=inference)
 
     def encode(self, images: Images, stride: int | None = None) -> ImageCodes:
         """Return the codes of images, cut into tiles that overlap.
@@ -204,20 +236,26 @@ class RunWriter(Callback):
         self.history = list(history)
         self._info = info
         self._examples = examples
+        self._encoder: Inference | None = None
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
         """Remove what a kill left half written; nobody else writes here now."""
         remove_leavings(self.path)
 
+    def on_inference(self, inference: Inference) -> None:
+        """Take note of the encoder, if the run learns one."""
+        if self._info.config.inference != "variational":
+            self._encoder = inference
+
     def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> None:
-        """Write the model and the record of an epoch, in place of records from this epoch on.
+        """Write the encoder, the model and the record of an epoch, in place of records from this epoch on.
 
         The first call for a new run makes the folder. When the disk refuses, with an OSError, what was there
         before is still usable.
         """
         history = [*(before for before in self.history if before.epoch < record.epoch), record]
         if self.history:
-            _write_epoch(self.path, model, history)
+            self._write_epoch(self.path, model, history)
         else:
             self._create(model, history)
         self.history = history
@@ -228,7 +266,17 @@ class RunWriter(Callback):
             text = json.dumps({"format": FORMAT, **asdict(self._info)}, indent=2) + "\n"
             write_atomically(aside / "config.json", lambda file: file.write(text.encode()))
             write_atomically(aside / "examples.npz", lambda file: np.savez(file, patches=self._examples))
-            _write_epoch(aside, model, history)
+            self._write_epoch(aside, model, history)
+
+    def _write_epoch(self, folder: Path, model: SparseCodingModel, history: Sequence[EpochRecord]) -> None:
+        if self._encoder is not None:
+            save_encoder(folder / "encoder.safetensors", self._encoder, model)
+        model.save(folder / "model.safetensors")
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(field.name for field in fields(EpochRecord))
+        writer.writerows(asdict(record).values() for record in history)
+        write_atomically(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
 
 
 def pick_examples(patches: np.ndarray) -> np.ndarray:
@@ -252,7 +300,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise FileFormatError(f"the 'run' parameter must be a run folder; got '{path}', which is no folder")
     check_name("run", path)
     info = _read(path / "config.json", _info)
-    model = _read(path / "model.safetensors", lambda file: SparseCodingModel.load(file.name))
+    inference, model = _inference_and_model(path, info.config)
     examples = _read(path / "examples.npz", _examples)
     history = _read(path / "history.csv", lambda file: _history(file, info.config))
     dimensions = {info.config.patch_size**2, model.dictionary.shape[0], examples.shape[1]}
@@ -260,7 +308,20 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise FileFormatError(
             f"the files of the run '{path}' must have the same patch size; got {sorted(dimensions)} pixels"
         )
-    return Run(path, info, model, history, examples)
+    return Run(path, info, model, inference, history, examples)
+
+
+def _inference_and_model(path: Path, config: FitConfig) -> tuple[Inference, SparseCodingModel]:
+    """Return the model of a run and what finds codes, which for an encoder are in one file."""
+    if config.inference == "variational":
+        model = _read(path / "model.safetensors", lambda file: SparseCodingModel.load(file.name))
+        return config.recipe.final_inference(model.n_components, model.dictionary.dtype), model
+    inference, model = _read(path / "encoder.safetensors", lambda file: load_encoder(file.name))
+    if isinstance(inference, RefinedInference) != (config.inference == "refined"):
+        raise FileFormatError(
+            f"the encoder of the run '{path}' must be one for inference={config.inference!r}; got another"
+        )
+    return inference, model
 
 
 def summarise(run: Run) -> dict[str, str]:
@@ -274,6 +335,7 @@ def summarise(run: Run) -> dict[str, str]:
         "generative fields": f"{n_components - end.dead_latents} in use of {n_components}",
         "dead latents": f"{end.dead_latents}",
         "patch": f"{run.info.config.patch_size} x {run.info.config.patch_size} pixels, D = {dimension}",
+        "posteriors": f"{run.info.config.covariance}, {_ORIGINS[run.info.config.inference]}",
         "prior": run.model.prior.name + _shapes_in_words(run.model),
         "noise": run.model.likelihood.name,
         "noise deviation": f"{end.noise_variance**0.5:.4f} data units",
@@ -287,15 +349,6 @@ def summarise(run: Run) -> dict[str, str]:
 def _shapes_in_words(model: SparseCodingModel) -> str:
     shape = model.prior_shape
     return "" if shape is None else f", shapes from {float(shape.min()):.2f} to {float(shape.max()):.2f}"
-
-
-def _write_epoch(folder: Path, model: SparseCodingModel, history: Sequence[EpochRecord]) -> None:
-    model.save(folder / "model.safetensors")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(EpochRecord))
-    writer.writerows(asdict(record).values() for record in history)
-    write_atomically(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
 
 
 def _info(file: BinaryIO) -> RunInfo:

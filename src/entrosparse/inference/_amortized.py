@@ -1,8 +1,9 @@
 """Amortized inference: an encoder gives the posteriors, alone or before a few exact iterations (D.3)."""
 
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, cast, final
+from typing import Any, Self, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,10 @@ class AmortizedInference:
     """
 
     encoder: nn.Module
+
+    def to(self, device: str) -> Self:
+        """Return the same with a copy of the encoder on a device."""
+        return replace(self, encoder=deepcopy(self.encoder).to(device))
 
     @torch.no_grad()
     def __call__(
@@ -112,6 +117,10 @@ class RefinedInference:
 
     amortized: AmortizedInference
     solver: Inference
+
+    def to(self, device: str) -> Self:
+        """Return the same with a copy of the encoder on a device."""
+        return replace(self, amortized=self.amortized.to(device))
 
     def __call__(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights, Schedule
 from entrosparse.errors import NumericalError
+from entrosparse.inference import Inference
 from entrosparse.learning._checkpoints import Checkpoints
 from entrosparse.learning._history import Callback, EpochRecord, ends_below_start
 from entrosparse.learning._learner import Batch, Learner
@@ -72,7 +73,10 @@ class Course:
         self._task: Task | None = None
         self._has_stepped, self._processes = False, processes
         self._now = self._start = start
-        self.model: SparseCodingModel = start.state.model  # The one to keep.
+        # The encoder of the start is copied, as steps change it in place.
+        self._inference_of_start: Inference = deepcopy(start.state.inference)
+        self.model: SparseCodingModel = start.state.model  # The one to keep, and what finds its codes.
+        self.inference: Inference = start.state.inference
 
     @property
     def state(self) -> Any:
@@ -201,7 +205,7 @@ class Course:
     def _report(self, epoch: int, weights: EntropyWeights) -> bool:
         """Add a record to the history; return whether a callback wants to end learning."""
         started = time.perf_counter()
-        model, turn, n_looked_at = self._judged(self.state)
+        model, turn, n_looked_at = self._judged(self.state, self.state.inference)
         if not np.isfinite(float(turn.terms.elbo)):
             raise NumericalError(
                 f"the ELBO is not finite after epoch {epoch}; scale the data to unit variance"
@@ -225,7 +229,12 @@ class Course:
             dead_latents=dead,
         )
         self._now = replace(self._now, history=[*self.history, record], evaluation_seconds=seconds)
-        self.model = self._judged(self._start.state)[0] if ends_below_start(self.history) else model
+        self.model, self.inference = model, self.state.inference
+        if ends_below_start(self.history):
+            self.inference = self._inference_of_start
+            self.model = self._judged(self._start.state, self.inference)[0]
+        for callback in self._callbacks:
+            callback.on_inference(self.inference)
         stops = [callback.on_epoch(self.model, record) for callback in self._callbacks]
         return bool(self._processes.sum(torch.tensor([float(any(stops))])) > 0)
 
@@ -242,12 +251,12 @@ class Course:
         dead = dead_by_moments(sums[3 : 3 + n_latents], sums[3 + n_latents :])
         return mean, max(0.0, square - mean * mean) ** 0.5, int(dead.sum())
 
-    def _judged(self, state: Any) -> tuple[SparseCodingModel, Turn, int]:
+    def _judged(self, state: Any, inference: Inference) -> tuple[SparseCodingModel, Turn, int]:
         """Return the model to keep, what is reported on it, and how many rows sparsity is measured on."""
         source, model = self._source, state.model
         judge = partial(
             evaluate,
-            inference=state.inference,
+            inference=inference,
             tolerance=_REPORT_TOLERANCE,
             max_turns=_COOLING_TURNS if self._learner.sees_all_rows else _REPORT_TURNS,
             floors=source.floors,

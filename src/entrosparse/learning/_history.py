@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from entrosparse.inference import Inference
 from entrosparse.model import SparseCodingModel
 
 
@@ -69,6 +70,12 @@ class Callback:
 
     def on_batch(self, samples_seen: int) -> None:
         """Be told after each batch."""
+
+    def on_inference(self, inference: Inference) -> None:
+        """Be told how posteriors are found, just before each :meth:`on_epoch` and for the model of it.
+
+        An encoder is part of it, which further batches change.
+        """
 
     def on_epoch(self, model: SparseCodingModel, record: EpochRecord) -> bool | None:
         """Be told before learning (epoch 0) and after each epoch; return True to end learning.

@@ -45,7 +45,7 @@ class TrainingResult:
     history : list of EpochRecord
         One record for each epoch, and one before learning unless the learner sees all rows.
     inference : Inference
-        How the learner found its posteriors: a learned encoder, for one.
+        How the learner found the posteriors of that model: a learned encoder, for one.
     converged : bool
         False if the noise variance is at its floor, if learning ended below its start, or if a learner that
         tells when it has converged had not.
@@ -220,7 +220,7 @@ def train(
             stacklevel=2,
         )
     done = converged and not at_noise_floor and not fell
-    return TrainingResult(course.model, course.history, course.state.inference, done)
+    return TrainingResult(course.model, course.history, course.inference, done)
 
 
 def starting_state(

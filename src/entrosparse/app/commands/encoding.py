@@ -1,6 +1,5 @@
 """The command ``encode``: the codes of images or rows under the model of a run."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,8 @@ def add_commands(commands: Any) -> dict[str, Command]:
     rows = "INPUT is a table, one prepared data point a row: .npy, .npz, .zarr, .h5::name, .csv or .parquet"
     encode.add_argument("--rows", action="store_true", help=rows)
     kinds = (
-        "covariance of the posteriors that are written: diagonal, low-rank, full or exact-factorial; "
-        "that of the run by default"
+        "covariance of posteriors that are optimized: diagonal, low-rank, full or exact-factorial; by default "
+        "codes are found as in the run"
     )
     encode.add_argument("--covariance", type=str, help=kinds)
     encode.add_argument("--out", type=str, required=True, help="new file of the codes, .npz")
@@ -53,6 +52,8 @@ def _encode(options: Namespace) -> int:
 
     def load() -> tuple["Run", Any, dict[str, Any]]:
         run = load_run(options.run).to(device_of_process(options.device))
+        if options.covariance is not None:
+            run = run.with_covariance(options.covariance)
         if options.rows:
             return run, _CheckedRows(options.input, run.model.n_features), {}
         prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
@@ -62,15 +63,10 @@ def _encode(options: Namespace) -> int:
     run, data, found = processes.agreed(
         load, lambda loaded: {"run": str(loaded[0].info.config), "input": f"{len(loaded[1])} rows or patches"}
     )
-    recipe = run.info.config.recipe
-    if options.covariance is not None:
-        recipe = replace(recipe, covariance=options.covariance)
-        recipe.validate()
-    solver = recipe.final_inference(run.model.n_components, run.model.dictionary.dtype)
 
     def infer() -> list[tuple["torch.Tensor", "torch.Tensor"]]:
         none = torch.zeros((0, run.model.n_components), dtype=run.model.dictionary.dtype)
-        chunks = infer_in_chunks(Share(data, processes), run.model, solver)
+        chunks = infer_in_chunks(Share(data, processes), run.model, run.inference)
         return [(none, none), *((q.mean.cpu(), q.marginal_scale().cpu()) for _, _, q in chunks)]
 
     codes = processes.agreed(infer, lambda _: {})

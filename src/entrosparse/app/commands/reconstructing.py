@@ -1,6 +1,5 @@
 """The command ``reconstruct``: an image from its codes, how sure the model is of it, and missing pixels."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,9 +47,7 @@ def _reconstruct(options: Namespace) -> int:
     use_threads(options.threads)
     run = load_run(options.run).to(options.device)
     if options.covariance is not None:
-        config = replace(run.info.config, covariance=options.covariance)
-        config.validate()
-        run = replace(run, info=replace(run.info, config=config))
+        run = run.with_covariance(options.covariance)
     image = _read_image(options.image, options.mask)
     (found,) = run.reconstruct(image, options.stride)
 
