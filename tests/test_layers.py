@@ -21,6 +21,7 @@ ROOMS = """
     learning
     recipes
     images
+    app.config app.runs
     estimators
     app
     reproduce

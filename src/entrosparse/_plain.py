@@ -81,11 +81,15 @@ def to_json(name: str, value: Any, kinds: Kinds) -> str:
 
 def from_json(name: str, text: str, kinds: Kinds) -> Any:
     """Return the setting that a text of JSON stands for; raise as :func:`from_plain` does."""
+    return from_plain(name, parsed(name, text), kinds)
+
+
+def parsed(name: str, text: str) -> Any:
+    """Return what a text of JSON says; raise FileFormatError if it is none."""
     try:
-        content = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"the '{name}' must be JSON; got {printable(text)[:60]}") from error
-    return from_plain(name, content, kinds)
 
 
 def _is_like(value: Any, default: Any) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas
 import PIL.Image
 import torch
 from mutations import mutate
@@ -27,11 +28,13 @@ from scipy.io import savemat
 from entrosparse.app.config import FitConfig
 from entrosparse.app.runs import RunInfo, RunWriter, load_run
 from entrosparse.errors import FileFormatError, InputError, NumericalError
+from entrosparse.estimators import SparseCoding
 from entrosparse.images import load_images
 from entrosparse.inference import (
     AmortizedInference,
     DiagonalEncoder,
     DiagonalInference,
+    FullInference,
     LowRankEncoder,
     RefinedInference,
     load_encoder,
@@ -39,6 +42,7 @@ from entrosparse.inference import (
 )
 from entrosparse.learning import Checkpoints, EpochRecord, OnlineEM, train
 from entrosparse.model import SparseCodingModel
+from entrosparse.priors import GeneralizedGaussian
 
 
 def peak_memory() -> int:
@@ -113,6 +117,24 @@ HEADER_EDITS = [
     (b"max_iterations", b"tolerance"),
     (b'tolerance\\": 0.0', b'tolerance\\": 1e999'),
     (b'max_iterations\\": 3', b'max_iterations\\": [3]'),
+    (b"estimator-1", b"estimator-2"),
+    (b'\\"rank\\": ', b'\\"rank\\": 99999999'),
+    (b'\\"part\\"', b'\\"kind\\"'),
+    (b"GeneralizedGaussian", b"Gaussian"),
+    (b"FullInference", b"DiagonalInference"),
+    (b"FullInference", b"ExactFactorialInference"),
+    (b'\\"laplace\\"', b'\\"exponential\\"'),
+    (b'\\"diagonal\\"', b'\\"exact-factorial\\"'),
+    (b'\\"cpu\\"', b'\\"meta\\"'),
+    (b'\\"variational\\"', b'\\"encoder\\"'),
+    (b"null", b"[]"),
+    (b"null", b"1e999"),
+    (b"null", b"true"),
+    (b'\\"scale\\": ', b'\\"scale\\": 1e300, \\"x\\": '),
+    (b'\\"scale\\": ', b'\\"scale\\": -'),
+    (b"spread", b"mean"),
+    (b"records", b"mean"),
+    (b"F64", b"F16"),
     (b"{", b"{" * 5000),
     (b"[", b"[" * 5000),
     (b"}}", b'},"dictionary":{"dtype":"F32","shape":[4,3],"data_offsets":[0,48]}}'),
@@ -151,6 +173,33 @@ def load_an_encoder(path: Path) -> None:
         posterior = inference(torch.ones(2, model.n_features, dtype=model.dictionary.dtype), model)
         if posterior.mean.shape != (2, model.n_components):
             raise AssertionError("an encoder of other codes than its model's was loaded")
+
+
+DATA = np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32)
+
+
+def estimators(folder: Path) -> list[Path]:
+    """Write estimators whose files hold all that there is: shapes, spreads, encoders, parts, names."""
+    recipes = {
+        "plain": {},
+        "parts": {"covariance": FullInference(1e-3, 50), "prior": GeneralizedGaussian(0.8)},
+        "encoder": {"inference": "encoder", "covariance": "low-rank", "rank": 2, "noise": "per-feature"},
+        "refined": {"inference": "refined", "prior": "skewed-laplace", "algorithm": "online"},
+    }
+    for name, parameters in recipes.items():
+        coding = SparseCoding(3, max_epochs=2, batch_size=10, random_state=0, **parameters)
+        coding.fit(pandas.DataFrame(DATA, columns=list("abcd")) if name == "plain" else DATA)
+        coding.save(folder / f"{name}.safetensors")
+    return sorted(folder.iterdir())
+
+
+def load_an_estimator(path: Path) -> None:
+    coding = SparseCoding.load(path)
+    with suppress(NumericalError, InputError):  # A device that is not there, say, is for the user to change.
+        if coding.transform(DATA[:2]).shape != (2, len(coding.components_)):
+            raise AssertionError("an estimator with other codes than components was loaded")
+        coding.score(DATA[:2])
+        coding.sample(2)
 
 
 def runs(folder: Path) -> list[Path]:
@@ -253,6 +302,7 @@ Target = tuple[
 TARGETS: dict[str, tuple[Target, type[Exception]]] = {
     "model": ((models, damage_model, load_model), FileFormatError),
     "encoder": ((encoders, damage_model, load_an_encoder), FileFormatError),
+    "estimator": ((estimators, damage_model, load_an_estimator), FileFormatError),
     "run": ((runs, damage_run, load_a_run), FileFormatError),
     "checkpoints": ((checkpoints, damage_checkpoints, go_on), InputError),
     "images": ((images, damage_file, load_pictures), InputError),

@@ -11,7 +11,14 @@ import pytest
 LIBTIFF = re.compile(r"(tempfile\.tif: |MissingRequired: |\w*TIFF|LZW|Zip|ZIP|PackBits|Fax|JPEG)")
 
 # What is loaded, and the memory in bytes by which the process may grow meanwhile.
-MEMORY = {"model": 50e6, "encoder": 50e6, "run": 50e6, "checkpoints": 50e6, "images": 400e6}
+MEMORY = {
+    "model": 50e6,
+    "encoder": 50e6,
+    "estimator": 100e6,
+    "run": 50e6,
+    "checkpoints": 50e6,
+    "images": 400e6,
+}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -20,11 +27,13 @@ MEMORY = {"model": 50e6, "encoder": 50e6, "run": 50e6, "checkpoints": 50e6, "ima
     [
         ("model", 300),
         ("encoder", 400),
+        ("estimator", 400),
         ("run", 200),
         ("checkpoints", 60),
         ("images", 300),
         pytest.param("model", 20_000, marks=pytest.mark.slow),
         pytest.param("encoder", 5000, marks=pytest.mark.slow),
+        pytest.param("estimator", 5000, marks=pytest.mark.slow),
         pytest.param("run", 20_000, marks=pytest.mark.slow),
         pytest.param("checkpoints", 20_000, marks=pytest.mark.slow),
         pytest.param("images", 20_000, marks=pytest.mark.slow),

@@ -284,6 +284,8 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _inference_for(self, model: SparseCodingModel) -> Inference:
         """Return what finds codes: the learned encoder, or the solver of the recipe."""
         if self._inference is not None:
+            amortized: Any = getattr(self._inference, "amortized", self._inference)
+            amortized.encoder.to(model.dictionary.device)  # It may come from a file, or from another device.
             return self._inference
         return self._recipe().final_inference(model.n_components, self._model.dictionary.dtype)
 

@@ -17,7 +17,7 @@ from entrosparse._tables import TableRows
 from entrosparse.annealing import SCHEDULES
 from entrosparse.errors import InputError
 from entrosparse.estimators._epochs import CallbackSupportMixin, HistoryInUnits, print_batch, with_callbacks
-from entrosparse.estimators._fitted import FittedSparseCoding
+from entrosparse.estimators._saved import SavedSparseCoding
 from entrosparse.estimators._stream import Stream, check_passes_once
 from entrosparse.estimators._units import StandardizedRows, Units, without_repeats
 from entrosparse.learning import (
@@ -41,7 +41,7 @@ _BATCH_EPOCHS = 2000  # iterations of batch learning, unless max_epochs says oth
 _STEPS = 1000  # minibatches that are enough, unless max_epochs says otherwise
 
 
-class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
+class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
     """Probabilistic sparse coding: a dictionary, codes with uncertainty, and the noise level.
 
     Data are modelled as ``x = mean + W z + noise`` with Laplace codes z of learned scales, unit columns of
@@ -309,6 +309,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
                 lambda: self._samples(X, sample_weight, reset=first),
                 lambda read: {"X": in_words(read[0]), "sample_weight": in_words(read[1])},
             )
+            learner = self._learner_of_streams()  # Now the number of components is known.
             if first:
                 self.n_iter_, self.history_ = 0, []
 
@@ -362,7 +363,7 @@ class SparseCoding(CallbackSupportMixin, FittedSparseCoding):
         check_passes_once(self.annealing, self.checkpoint_dir, self.algorithm)
         if isinstance(self.algorithm, Learner):
             return self.algorithm
-        return self._recipe().learner(self.n_components or 1)
+        return self._recipe().learner(self._n_components if hasattr(self, "n_features_in_") else 1)
 
     def _epochs(self, learner: Learner, n_samples: int) -> int:
         """Return how many epochs to learn for."""

@@ -24,8 +24,8 @@ def add_commands(commands: Any) -> dict[str, Command]:
     rows = "INPUT is a table, one prepared data point a row: .npy, .npz, .zarr, .h5::name, .csv or .parquet"
     encode.add_argument("--rows", action="store_true", help=rows)
     kinds = (
-        "covariance of posteriors that are optimized: diagonal, low-rank, full or exact-factorial; by default "
-        "codes are found as in the run"
+        "covariance of posteriors that are optimized: diagonal, low-rank, full or exact-factorial; "
+        "by default codes are found as in the run"
     )
     encode.add_argument("--covariance", type=str, help=kinds)
     encode.add_argument("--out", type=str, required=True, help="new file of the codes, .npz")
