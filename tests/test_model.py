@@ -90,6 +90,24 @@ def test_shapes_belong_to_priors_that_have_some(generator):
         replace(model, prior=SkewedLaplace(), prior_shape=torch.ones(2))
 
 
+@pytest.mark.parametrize(
+    ("prior", "shape"),
+    [
+        (GeneralizedGaussian(), -1.0),
+        (GeneralizedGaussian(), 2.5),
+        (SkewedLaplace(), 0.0),
+        (SkewedLaplace(), 1.0),
+    ],
+)
+def test_shapes_beyond_those_of_the_prior_are_not_loaded(tmp_path, generator, prior, shape):
+    model = make_model(5, 3, generator, prior=prior)
+    for sound in prior.shape_range:
+        replace(model, prior_shape=torch.full((3,), sound, dtype=torch.float64)).validate()
+    replace(model, prior_shape=torch.tensor([0.7, shape, 0.7]).double()).save(tmp_path / "a")
+    with pytest.raises(FileFormatError, match="the 'prior_shape' must lie within"):
+        SparseCodingModel.load(tmp_path / "a")
+
+
 def _damage(name, value):
     def change(tensors):
         tensors[name] = value(tensors[name])

@@ -325,6 +325,7 @@ def changed(name, change):
         ),
         (given(covariance={"part": "os.system"}), "one of DiagonalInference"),
         (given(init=[[1.0]]), "init"),
+        (changed("model.prior_shape", lambda t: t + 5.0), "prior_shape"),
         (given(tol=float("nan")), "tol"),
         (given(random_state=-1), "random_state"),
         (changed("units.mean", lambda t: t[:2]), "shape"),
@@ -360,6 +361,27 @@ def test_an_estimator_that_says_something_else_is_refused(whole, tmp_path, text)
     save_file(tensors, tmp_path / "a", metadata=metadata | {"estimator": text})
     with pytest.raises(FileFormatError, match="estimator"):
         SparseCoding.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize(("name", "most"), [("_MOST_RECORDS", 1), ("LONGEST", 100)])
+def test_histories_and_names_have_a_largest_size(whole, tmp_path, monkeypatch, name, most):
+    coding = SparseCoding.load(whole)
+    monkeypatch.setattr(f"entrosparse.estimators._saved.{name}", most)
+    monkeypatch.setattr("entrosparse._plain.LONGEST", 100 if name == "LONGEST" else 2**24)
+    with pytest.raises(InputError, match="an estimator that is saved must have a history of at most"):
+        coding.save(tmp_path / "coding.safetensors")
+    with pytest.raises(FileFormatError, match="at most"):
+        SparseCoding.load(whole)
+
+
+def test_what_a_file_says_cannot_steer_a_terminal(whole, tmp_path):
+    tensors, metadata, state = contents(whole)
+    for parameters in ({"\x1b[31m": 1}, {"\x1b[31m": []}, {"prior": "\x1b[31m\n"}):
+        text = json.dumps(state | {"parameters": parameters})
+        save_file(tensors, tmp_path / "a", metadata=metadata | {"estimator": text})
+        with pytest.raises(FileFormatError) as caught:
+            SparseCoding.load(tmp_path / "a")
+        assert str(caught.value).isprintable()
 
 
 def test_an_older_file_has_fewer_parameters(whole, tmp_path):

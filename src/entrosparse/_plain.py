@@ -18,6 +18,7 @@ from entrosparse._files import printable
 from entrosparse.errors import FileFormatError, InputError
 
 _PART = "part"
+LONGEST = 2**24  # Characters of JSON, which may take much more memory when it is read.
 
 Kinds = Mapping[str, type]
 """The classes of parts by their own names."""
@@ -85,7 +86,9 @@ def from_json(name: str, text: str, kinds: Kinds) -> Any:
 
 
 def parsed(name: str, text: str) -> Any:
-    """Return what a text of JSON says; raise FileFormatError if it is none."""
+    """Return what a text of JSON says; raise FileFormatError if it is none, or too long."""
+    if len(text) > LONGEST:
+        raise FileFormatError(f"the '{name}' must have at most {LONGEST:,} characters; got {len(text):,}")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -103,4 +106,4 @@ def _is_like(value: Any, default: Any) -> bool:
 
 
 def _unfit(name: str, expected: str, content: Any) -> FileFormatError:
-    return FileFormatError(f"the '{name}' must be {expected}; got {printable(content)[:60]}")
+    return FileFormatError(f"the '{printable(name)}' must be {expected}; got {printable(content)[:60]}")

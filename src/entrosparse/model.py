@@ -17,7 +17,7 @@ from entrosparse.priors import PRIORS, Laplace, Prior, PriorFamily
 # Files of the second format name a likelihood; the first, which older versions read, has isotropic noise.
 _FORMATS = ("entrosparse-model-1", "entrosparse-model-2")
 _TABLES: dict[str, dict[str, Any]] = {"prior": PRIORS, "likelihood": LIKELIHOODS}
-_UNIT_TOLERANCE = 1e-3
+_UNIT_TOLERANCE, _SHAPE_TOLERANCE = 1e-3, 1e-4
 LARGEST_FILE = 2**29  # Bytes of a model that is saved or loaded.
 
 
@@ -180,8 +180,8 @@ class SparseCodingModel:
         Raises
         ------
         InputError
-            If a value is not finite, a scale or the variance is not positive, or a column of the dictionary
-            is not of unit length.
+            If a value is not finite, a scale or the variance is not positive, a shape is beyond the range of
+            the prior, or a column of the dictionary is not of unit length.
         """
         for name, tensor in self._tensors().items():
             if not torch.isfinite(tensor).all():
@@ -194,6 +194,13 @@ class SparseCodingModel:
             )
         if not (self.noise_variance > 0).all():
             raise InputError(f"the 'noise_variance' must be > 0; got {float(self.noise_variance.min())}")
+        if self.prior_shape is not None:
+            least, most = self.prior.shape_range
+            low, high = (float(bound) for bound in self.prior_shape.aminmax())
+            if not least - _SHAPE_TOLERANCE <= low <= high <= most + _SHAPE_TOLERANCE:
+                raise InputError(
+                    f"the 'prior_shape' must lie within [{least:g}, {most:g}]; got {low:g} to {high:g}"
+                )
         deviation = float((self.dictionary.double().norm(dim=0) - 1.0).abs().max())
         if deviation > _UNIT_TOLERANCE:
             raise InputError(

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from entrosparse._plain import from_plain, parsed, to_plain
+from entrosparse._files import one_line
+from entrosparse._plain import LONGEST, from_plain, parsed, to_plain
 from entrosparse._tensors import TensorFile, named, open_tensors, write_tensors
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.estimators._fitted import FittedSparseCoding
@@ -25,6 +26,7 @@ from entrosparse.priors import PRIORS
 
 _FORMAT = "entrosparse-estimator-1"
 _RECORD = get_type_hints(EpochRecord)
+_MOST_RECORDS = 10**5  # Epochs of a history, of which each takes about a kilobyte of memory.
 _KINDS: dict[str, type] = SOLVERS | {
     kind.__name__: kind for kind in (*map(type, (*PRIORS.values(), *LIKELIHOODS.values())), OnlineEM, BatchEM)
 }
@@ -79,7 +81,13 @@ class SavedSparseCoding(FittedSparseCoding):
         if self._inference is not None:
             encoder, encoder_words = encoder_content(self._inference)
             tensors, words = tensors | named("encoder", encoder), words | encoder_words
-        words |= {"format": _FORMAT, "estimator": json.dumps(state)}
+        text = json.dumps(state)
+        if len(rows) > _MOST_RECORDS or len(text) > LONGEST:
+            raise InputError(
+                f"an estimator that is saved must have a history of at most {_MOST_RECORDS:,} epochs, and "
+                f"names of at most {LONGEST:,} characters; got {len(rows):,} and {len(text):,}"
+            )
+        words |= {"format": _FORMAT, "estimator": text}
         write_tensors(Path(path), "estimator", LARGEST_FILE, tensors, words)
 
     @classmethod
@@ -175,7 +183,8 @@ class SavedSparseCoding(FittedSparseCoding):
             coding = cls(**found)
             coding._validate_params()
         except (TypeError, ValueError) as error:
-            raise FileFormatError(f"the parameters must be those of an estimator: {error}") from error
+            why = one_line(error)
+            raise FileFormatError(f"the parameters must be those of an estimator: {why}") from error
         return coding
 
     def _restore(
@@ -243,8 +252,9 @@ def _history(file: TensorFile) -> list[dict[str, Any]]:
     """Return the rows of the history that a part of a file holds."""
     n_rows = (*file.shapes.get("records", ()), 0)[0]
     file.check({"records": (n_rows, len(_RECORD))})
-    rows = [
+    if n_rows > _MOST_RECORDS:
+        raise FileFormatError(f"'{file.path}' must hold at most {_MOST_RECORDS:,} records; got {n_rows:,}")
+    return [
         {name: kind(value) for (name, kind), value in zip(_RECORD.items(), row, strict=True)}
         for row in file.read()["records"].tolist()
     ]
-    return rows

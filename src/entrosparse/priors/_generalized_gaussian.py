@@ -43,6 +43,7 @@ class GeneralizedGaussian(PriorFamily):
     """
 
     name: ClassVar[str] = "generalized-gaussian"
+    shape_range: ClassVar[tuple[float, float]] = (_powers.LEAST_SHAPE, _powers.MOST_SHAPE)
     shape: float | str = "learned"
 
     def __post_init__(self) -> None:

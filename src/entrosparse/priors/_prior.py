@@ -1,5 +1,6 @@
 """What priors over the codes must offer, as the parts that Theorem 4 asks for."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -29,6 +30,9 @@ class PriorFamily(ABC):
 
     centred: ClassVar[bool] = True
     """Whether codes have the mean 0. If not, data are not centred either, for codes make up their mean."""
+
+    shape_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    """The least and the largest shape that a model may have."""
 
     @property
     def first_shape(self) -> float | None:

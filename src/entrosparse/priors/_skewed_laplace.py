@@ -26,6 +26,7 @@ class SkewedLaplace(PriorFamily):
     """
 
     name: ClassVar[str] = "skewed-laplace"
+    shape_range: ClassVar[tuple[float, float]] = (_LEAST_SHAPE, 1.0 - _LEAST_SHAPE)
     centred: ClassVar[bool] = False
 
     @property
