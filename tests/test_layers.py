@@ -21,7 +21,7 @@ ROOMS = """
     learning
     recipes
     images
-    app.config app.runs
+    app.config app.image_codes app.runs
     estimators
     app
     reproduce

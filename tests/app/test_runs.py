@@ -9,7 +9,8 @@ import torch
 
 from entrosparse.app.config import FitConfig
 from entrosparse.app.outputs import check_new_folder
-from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples, summarise
+from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples
+from entrosparse.app.summaries import summarise
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.inference import AmortizedInference, DiagonalEncoder
 from entrosparse.learning import EpochRecord

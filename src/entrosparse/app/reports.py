@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from entrosparse._files import write_atomically
 from entrosparse.app import plots
 from entrosparse.app.html import inline_svg, png_address, render
-from entrosparse.app.runs import Run, summarise
+from entrosparse.app.runs import Run
+from entrosparse.app.summaries import summarise
 from entrosparse.posteriors import Posterior
 
 _N_CODED = 4  # Example patches whose codes are drawn.

@@ -25,7 +25,6 @@ file, so that they always belong together, and it is the model in it that is rea
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
@@ -71,13 +70,6 @@ _MOST_BYTES = {
     "examples.npz": 2**25,
     "model.safetensors": LARGEST_FILE,
     "encoder.safetensors": LARGEST_FILE,
-}
-
-# Where posteriors come from, in words.
-_ORIGINS = {
-    "variational": "optimized one by one",
-    "encoder": "from an encoder",
-    "refined": "from an encoder, and then refined",
 }
 
 Content = TypeVar("Content")
@@ -322,33 +314,6 @@ def _inference_and_model(path: Path, config: FitConfig) -> tuple[Inference, Spar
             f"the encoder of the run '{path}' must be one for inference={config.inference!r}; got another"
         )
     return inference, model
-
-
-def summarise(run: Run) -> dict[str, str]:
-    """Return the headline numbers of a run as text, by name."""
-    start, end = run.history[0], run.history[-1]
-    dimension, n_components = run.model.dictionary.shape
-    return {
-        "held-out ELBO": f"{end.elbo:.2f} nats per patch",
-        "bits per dimension": f"{-end.elbo / (dimension * math.log(2.0)):.3f}",
-        "gained by learning": f"{end.elbo - start.elbo:.2f} nats per patch",
-        "generative fields": f"{n_components - end.dead_latents} in use of {n_components}",
-        "dead latents": f"{end.dead_latents}",
-        "patch": f"{run.info.config.patch_size} x {run.info.config.patch_size} pixels, D = {dimension}",
-        "posteriors": f"{run.info.config.covariance}, {_ORIGINS[run.info.config.inference]}",
-        "prior": run.model.prior.name + _shapes_in_words(run.model),
-        "noise": run.model.likelihood.name,
-        "noise deviation": f"{end.noise_variance**0.5:.4f} data units",
-        "sparsity of the codes (Gini)": f"{end.gini_mean:.3f} ± {end.gini_std:.3f}",
-        "epochs": f"{end.epoch} of {run.info.config.epochs}",
-        "patches seen": f"{end.samples_seen:,}",
-        "learning time": f"{end.seconds:.1f} s, and {end.evaluation_seconds:.1f} s for the figures",
-    }
-
-
-def _shapes_in_words(model: SparseCodingModel) -> str:
-    shape = model.prior_shape
-    return "" if shape is None else f", shapes from {float(shape.min()):.2f} to {float(shape.max()):.2f}"
 
 
 def _info(file: BinaryIO) -> RunInfo:

@@ -31,7 +31,8 @@ def write_report_of(path: Path) -> int:
 
 
 def _info(options: Namespace) -> int:
-    from entrosparse.app.runs import load_run, summarise
+    from entrosparse.app.runs import load_run
+    from entrosparse.app.summaries import summarise
 
     run = load_run(options.run)
     lines = summarise(run) | {"learned from": run.info.source, "version": run.info.version}
