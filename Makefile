@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all check fmt results bench
+.PHONY: demo test test-all check fmt results bench docs docs-links
 .DELETE_ON_ERROR:
 
 # Learn a dictionary from photographs; a finished demo is kept, an unfinished one starts again.
@@ -25,7 +25,7 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest --doctest-modules src tests/test_docs.py
+	$(BIN)/pytest --doctest-modules src tests/test_docs.py tests/test_documentation.py
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix-only
@@ -43,8 +43,16 @@ bench: .venv/.bench
 	$(if $(QUICK),,$(BIN)/python benchmarks/calibration.py)
 	$(if $(QUICK),,$(BIN)/python benchmarks/imputation.py)
 
-.venv/.bench: requirements-bench.lock $(READY)
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -r requirements-bench.lock
+# The documentation, with every example run again; docs-links asks the web for the pages that it links to.
+docs: .venv/.docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "Open $(CURDIR)/docs/_build/html/index.html."
+
+docs-links: .venv/.docs
+	$(BIN)/sphinx-build -b linkcheck -D plot_gallery=0 docs docs/_build/links
+
+.venv/.%: requirements-%.lock $(READY)
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -r $<
 	touch $@
 
 # The environment, made when it is missing and brought up to date when the locked versions change.
