@@ -21,13 +21,14 @@ extensions = [
     "matplotlib.sphinxext.plot_directive",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "_templates", "gallery/**/*.ipynb", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "_templates", "gallery/**/*.ipynb"]
 templates_path = ["_templates"]
 default_role = "code"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "entrosparse"
 html_show_sourcelink = False
+html_sidebars = {page: [] for page in ("quickstart", "comparison")}
 html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,
@@ -36,7 +37,7 @@ html_theme_options = {
     "footer_end": [],
 }
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "none"
@@ -71,7 +72,8 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
-    "min_reported_time": 1000,
+    "write_computation_times": False,
+    "capture_repr": (),
     "remove_config_comments": True,
 }
 suppress_warnings = ["config.cache"]  # The order of the examples is an object that cannot be pickled.

@@ -50,18 +50,18 @@ for name, transformer in transformers.items():
 # The atoms, in falling order of the codes' deviation. Those of dictionary learning are for the larger
 # penalty.
 
-figure, axes = plt.subplots(4, 12, figsize=(9, 3.4), layout="constrained")
-for lines, name in ((axes[:2], "SparseCoding"), (axes[2:], "dictionary learning, α = 0.3")):
+figure = plt.figure(figsize=(9, 4), layout="constrained")
+for part, name in zip(figure.subfigures(2, 1), ("SparseCoding", "dictionary learning, α = 0.3"), strict=True):
+    part.suptitle(name, fontsize=9)
     atoms = transformers[name].components_[np.argsort(-features[name][0].std(axis=0))]
-    for panel, atom in zip(lines.flat, atoms, strict=True):
+    for panel, atom in zip(part.subplots(2, 12).flat, atoms, strict=True):
         panel.imshow(atom.reshape(8, 8), cmap="RdBu_r", vmin=-0.5, vmax=0.5)
         panel.set(xticks=[], yticks=[])
-    lines[0, 0].set_title(name, loc="left", fontsize=9)
 
 # %%
 # Each number of labels is tried with four random choices of them; the bars are standard errors. A linear
 # classifier finds in the codes no more than in the pixels, for the codes are nearly linear in the pixels.
-# What one gains is that 24 numbers do for 64, and that nothing had to be tuned.
+# What one gains is that 24 numbers do nearly as well as 64 pixels, and that no penalty had to be tuned.
 
 numbers = [20, 50, 100, 300, 1000]
 figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")

@@ -3,7 +3,7 @@ Digits with uncertainty for each pixel
 ======================================
 
 The posterior of the codes tells how sure a reconstruction is, pixel by pixel. It matters most where pixels
-are missing. Here the lower half of each digit is hidden, and the model says what may be there.
+are missing. Here the lower three rows of each digit are hidden, and the model says what may be there.
 """
 
 import matplotlib.pyplot as plt

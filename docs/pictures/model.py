@@ -6,7 +6,7 @@ import torch
 
 from entrosparse import DiagonalInference, FullInference, SparseCodingModel
 
-SIDE, SCALE, NOISE = 12, np.array([1.0, 0.7, 0.5]), 0.2
+SIDE, SCALE, NOISE = 12, np.array([1.0, 0.7, 0.5]), 0.15
 COLOURS = ("C0", "C1", "C2")
 
 
@@ -21,7 +21,7 @@ def gabor(row, column, angle, frequency=0.16, width=2.2):
 
 fields = np.stack([gabor(5, 5, 0.3), gabor(5.5, 5.5, 0.7), gabor(8, 8, 2.3)], axis=1)
 codes = np.array([1.4, -0.9, 0.6])
-image = fields @ codes + NOISE * np.random.default_rng(1).normal(size=SIDE**2)
+image = fields @ codes + NOISE * np.random.default_rng(3).normal(size=SIDE**2)
 model = SparseCodingModel(torch.tensor(fields), torch.tensor(SCALE), torch.tensor(NOISE**2))
 full = FullInference()(torch.tensor(image)[None], model)
 diagonal = DiagonalInference()(torch.tensor(image)[None], model)
