@@ -22,7 +22,7 @@ from entrosparse.images import default_images, prepare_images, random_patches
 rng = np.random.default_rng(0)
 X = rng.laplace(size=(600, 8)) @ rng.normal(size=(8, 20)) + rng.normal(size=(600, 20))
 grid = {"n_components": [2, 4, 6, 8, 10]}
-search = GridSearchCV(SparseCoding(tol=1e-3, random_state=0), grid, cv=2).fit(X)
+search = GridSearchCV(SparseCoding(tol=1e-2, random_state=0), grid, cv=2).fit(X)
 print("best:", search.best_params_)
 
 # %%
@@ -35,7 +35,7 @@ print("best:", search.best_params_)
 side = 6
 images = prepare_images(default_images())
 train = random_patches(images.arrays, side, 5000, rng=0)[:].astype(float)
-heldout = random_patches(images.arrays, side, 500, rng=1)[:].astype(float)
+heldout = random_patches(images.arrays, side, 300, rng=1)[:].astype(float)
 numbers = [8, 20, 32, 36, 40]
 models = [
     SparseCoding(H, algorithm="online", batch_size=128, max_epochs=8, random_state=0).fit(train)
