@@ -17,7 +17,8 @@ from entrosparse._tensors import TensorFile, named, open_tensors, write_tensors
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.estimators._fitted import FittedSparseCoding
 from entrosparse.estimators._units import Units
-from entrosparse.inference import SOLVERS, Inference, encoder_content, encoder_from_content
+from entrosparse.inference import Inference
+from entrosparse.inference._encoder_files import SOLVERS, encoder_content, encoder_from_content
 from entrosparse.learning import BatchEM, EpochRecord, OnlineEM
 from entrosparse.learning._history import ends_below_start
 from entrosparse.likelihoods import LIKELIHOODS

@@ -5,9 +5,6 @@ from entrosparse.inference._amortized import RefinedInference as RefinedInferenc
 from entrosparse.inference._diagonal_solver import LEARNING_SWEEPS as LEARNING_SWEEPS
 from entrosparse.inference._diagonal_solver import STARTING_SWEEPS as STARTING_SWEEPS
 from entrosparse.inference._diagonal_solver import DiagonalInference as DiagonalInference
-from entrosparse.inference._encoder_files import SOLVERS as SOLVERS
-from entrosparse.inference._encoder_files import encoder_content as encoder_content
-from entrosparse.inference._encoder_files import encoder_from_content as encoder_from_content
 from entrosparse.inference._encoder_files import load_encoder as load_encoder
 from entrosparse.inference._encoder_files import save_encoder as save_encoder
 from entrosparse.inference._encoders import DiagonalEncoder as DiagonalEncoder
