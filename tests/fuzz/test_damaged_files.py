@@ -26,8 +26,8 @@ MEMORY = {
     ("target", "count"),
     [
         ("model", 300),
-        ("encoder", 400),
-        ("estimator", 400),
+        ("encoder", 300),
+        ("estimator", 300),
         ("run", 200),
         ("checkpoints", 60),
         ("images", 300),
