@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ def test_a_public_name_is_the_object_of_its_home(name):
     found = getattr(entrosparse, name)
     assert found is getattr(import_module(f"entrosparse.{HOMES[name]}"), name)
     assert inspect.getdoc(found)
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert entrosparse.__version__ == version("entrosparse")
 
 
 def test_an_unknown_name_is_an_attribute_error():

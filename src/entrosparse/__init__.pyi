@@ -45,6 +45,7 @@ from .priors import (
 from .row_files import open_rows
 from .statistics import Statistics
 
+__version__: str
 __all__ = [
     "AdamLearner",
     "AmortizedInference",

@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from jsonargparse import ArgumentParser
 
@@ -72,7 +73,7 @@ def _config_first(arguments: Sequence[str]) -> list[str]:
 
 def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
     description = "Learn sparse codes with honest uncertainty, by the entropy ELBO."
-    parser = new_parser(description, prog="entrosparse")
+    parser = new_parser(description, prog="entrosparse", version=version("entrosparse"))
     subcommands = parser.add_subcommands(required=True, dest="command")
     commands: dict[str, Command] = {}
     for module in (fitting, encoding, reconstructing, comparing, experiments, about_runs):

@@ -46,7 +46,8 @@ class FitProgress(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # Older versions of rich end a bar that was not shown with an empty line.
+            self._bar.stop()
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
         """Say where learning goes on, and set the bar to it."""
