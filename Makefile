@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all check fmt results bench docs docs-links
+.PHONY: demo test test-all test-oldest check fmt results bench docs docs-links
 .DELETE_ON_ERROR:
 
 # Learn a dictionary from photographs; a finished demo is kept, an unfinished one starts again.
@@ -20,6 +20,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/pytest -n 2
+
+# With the oldest versions that pyproject.toml allows, which need an old Python too.
+test-oldest: .venv-oldest/.ready
+	.venv-oldest/bin/pytest -n 2 -m "not slow"
 
 check: $(READY)
 	$(BIN)/ruff format --check
@@ -55,10 +59,12 @@ docs-links: .venv/.docs
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -r $<
 	touch $@
 
-# The environment, made when it is missing and brought up to date when the locked versions change.
+# An environment is made when it is missing and brought up to date when its locked versions change.
 $(READY): requirements-dev.lock
+.venv-oldest/.ready: requirements-oldest.lock
+$(READY) .venv-oldest/.ready:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "entrosparse needs Python >= 3.11: name one, as in make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements-dev.lock
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -e .
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --disable-pip-version-check --quiet -r $<
+	$(@D)/bin/pip install --disable-pip-version-check --quiet --no-deps -e .
 	touch $@

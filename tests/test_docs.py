@@ -58,15 +58,31 @@ def test_the_documents_import_only_public_names(document, number, output):
 
 
 LINKING = [path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))]
+ON_THE_WEB = re.compile(r"https://(github|raw\.githubusercontent)\.com/entrosparse/entrosparse/(blob/)?main/")
+
+
+def links(document):
+    """All addresses that a document links to or shows a picture from."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(r"\]\(([^)]+)\)", text) + re.findall(r"^\[.+\]: (\S+)$", text, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("document", LINKING)
 def test_links_to_files_hold(document):
-    text = (ROOT / document).read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)]+)\)", text)
-    targets = [link.partition("#")[0] for link in links if not link.startswith("http")]
-    missing = [target for target in targets if not (ROOT / document).parent.joinpath(target).exists()]
-    assert not missing
+    targets = [link.partition("#")[0] for link in links(document)]
+    on_the_web = [ROOT / ON_THE_WEB.sub("", target) for target in targets if ON_THE_WEB.match(target)]
+    beside = [(ROOT / document).parent / target for target in targets if not target.startswith("http")]
+    assert not [path for path in on_the_web + beside if not path.exists()]
+
+
+def test_the_readme_can_be_read_away_from_the_repository():
+    """As on the page of the package, which shows no formulas either."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(link.startswith("https://") for link in links("README.md"))
+    assert "$" not in text
+    body = " ".join(re.sub(r"```.*?```|\n\[[^]]+\]: \S+", "", text, flags=re.DOTALL).split())
+    used = set(re.findall(r"\[([^][]+)\](?=[^[(])", body))
+    assert used == set(re.findall(r"^\[(.+)\]: https", text, flags=re.MULTILINE))
 
 
 def test_make_verbs_in_the_documents_exist():

@@ -404,7 +404,7 @@ def test_files_of_unknown_likelihoods_and_wrong_shapes_are_refused(tmp_path, gen
     path, model = tmp_path / "model", make_model(D, H, generator, likelihood=LIKELIHOODS["per-feature"])
     model.save(path)
     tensors = load_file(path)
-    for likelihood, message in (("student", "not an entrosparse model"), ("laplace", "wrong shape")):
+    for likelihood, message in (("student", "not an entrosparse model"), ("laplace", "must have the shape")):
         metadata = {"format": "entrosparse-model-2", "prior": "laplace", "likelihood": likelihood}
         save_file(tensors, path, metadata=metadata)
         with pytest.raises(FileFormatError, match=message):

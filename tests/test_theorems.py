@@ -205,7 +205,7 @@ def test_lemma_1_holds_through_an_encoder(family, x, model):
 def _climb(objective, leaves):
     """Run L-BFGS to convergence; return the largest entry of the gradient."""
     optimizer = torch.optim.LBFGS(
-        leaves, max_iter=500, tolerance_grad=1e-9, tolerance_change=0.0, line_search_fn="strong_wolfe"
+        leaves, max_iter=1000, tolerance_grad=1e-9, tolerance_change=0.0, line_search_fn="strong_wolfe"
     )
 
     def closure():

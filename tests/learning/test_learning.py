@@ -222,10 +222,12 @@ def test_lengthened_steps_of_scales_rest_at_the_optimum_and_are_there_sooner(gen
     assert ends[1] > ends[0] + (0.01 if n_components == 14 else -1e-3)
     for _ in range(300):
         lengthened = scale_step(lengthened, take_turn(x, lengthened, STARTING_SWEEPS).statistics, 1.0)
-    optimal = take_turn(x, lengthened, DiagonalInference(1e-6)).model
-    torch.testing.assert_close(lengthened.noise_variance, optimal.noise_variance, rtol=5e-3, atol=0.0)
     used = lengthened.prior_scale > 0.01 * lengthened.prior_scale.max()
-    torch.testing.assert_close(lengthened.prior_scale[used], optimal.prior_scale[used], rtol=0.01, atol=0.0)
+    # Where plain EM rests with the same few sweeps, which is a little beside the optimum of the ELBO.
+    for inference, near in ((STARTING_SWEEPS, 5e-4), (DiagonalInference(1e-6), 0.015)):
+        best = take_turn(x, lengthened, inference).model
+        torch.testing.assert_close(lengthened.noise_variance, best.noise_variance, rtol=near / 3, atol=0.0)
+        torch.testing.assert_close(lengthened.prior_scale[used], best.prior_scale[used], rtol=near, atol=0.0)
 
 
 def test_the_model_is_never_below_its_start(patches):
