@@ -64,7 +64,7 @@ class Bench:
     @property
     def source(self) -> str:
         """Where the patches come from."""
-        return PHOTOGRAPHS if self.folder is None else self.folder
+        return PHOTOGRAPHS if self.folder is None else f"a folder of photographs, {self.images}"
 
     @property
     def images(self) -> str:
