@@ -55,22 +55,7 @@ def sum_up(
 ) -> tuple[Statistics, Diagonal]:
     """Infer all data points chunk by chunk; return the sums over all processes, and the marginals found here.
 
-    Parameters
-    ----------
-    x : Tensor of shape (N, D)
-        The data. Of their posteriors only ν and τ are ever held for all data points at once.
-    model : SparseCodingModel
-        The model.
-    inference : Inference
-        Finds the posteriors.
-    weights : EntropyWeights
-        γ and δ.
-    start : Diagonal, optional
-        Means and deviations to start inference from.
-    sample_weight : Tensor of shape (N,), optional
-        Weights of the data points in the statistics; one each by default.
-    processes : Processes
-        Those whose data are summed up together; each has data, perhaps none, of its own.
+    Parameters are those of :func:`take_turn`.
     """
 
     def collect(part: slice, x: Tensor, posterior: Posterior) -> tuple[Statistics, Tensor, Tensor]:
@@ -98,7 +83,25 @@ def take_turn(
     sample_weight: Tensor | None = None,
     processes: Processes = ALONE,
 ) -> Turn:
-    """Infer all data points, sum up, and set λ and σ² to their optimum; parameters are those of `sum_up`."""
+    """Infer all data points chunk by chunk, sum up, and set λ and σ² to their optimum (Eq. 10, 11).
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, D)
+        The data. Of their posteriors only ν and τ are ever held for all data points at once.
+    model : SparseCodingModel
+        The model.
+    inference : Inference
+        Finds the posteriors.
+    weights : EntropyWeights
+        γ and δ.
+    start : Diagonal, optional
+        Means and deviations to start inference from.
+    sample_weight : Tensor of shape (N,), optional
+        Weights of the data points in the statistics; one each by default.
+    processes : Processes
+        Those whose data are summed up together; each has data, perhaps none, of its own.
+    """
     statistics, marginals = sum_up(x, model, inference, weights, start, sample_weight, processes)
     model = with_optimal_scales(model, statistics)
     least = torch.finfo(x.dtype).tiny ** 0.4  # For data of zeros, λ and σ² fall for ever.
