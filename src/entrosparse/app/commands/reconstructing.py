@@ -29,7 +29,10 @@ def add_commands(commands: Any) -> dict[str, Command]:
     command.add_argument("--mask", type=str, help=mask)
     stride = "pixels from one tile to the next; half of the side of a patch by default"
     command.add_argument("--stride", type=int, help=stride)
-    kinds = "of the posteriors, as in fit; that of the run by default"
+    kinds = (
+        "covariance of posteriors that are optimized: diagonal, low-rank, full or exact-factorial; "
+        "by default codes are found as in the run"
+    )
     command.add_argument("--covariance", type=str, help=kinds)
     command.add_argument("--out", type=str, required=True, help="new folder")
     command.add_argument("--device", type=str, default="cpu", help="where to compute: cpu or cuda")
