@@ -19,6 +19,7 @@ ROOMS = """
     objectives metrics
     inference
     learning
+    _units
     recipes
     images
     app.config app.image_codes app.runs

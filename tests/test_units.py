@@ -1,10 +1,10 @@
-"""The units that an estimator learns in."""
+"""The units that tables are learned in."""
 
 import numpy as np
 import pytest
 
 from entrosparse._tables import as_rows
-from entrosparse.estimators._units import Units
+from entrosparse._units import Units
 
 
 class ReadOnce:

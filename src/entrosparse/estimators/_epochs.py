@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entrosparse._tables import TableRows
-from entrosparse.estimators._units import Units
+from entrosparse._units import Units
 from entrosparse.learning import Callback, EpochRecord
 from entrosparse.learning._rows import watched_rows
 from entrosparse.model import SparseCodingModel

@@ -16,8 +16,8 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from entrosparse._tables import TableRows, as_rows
+from entrosparse._units import StandardizedRows, Units
 from entrosparse.errors import InputError
-from entrosparse.estimators._units import StandardizedRows, Units
 from entrosparse.inference import Inference, infer_in_chunks
 from entrosparse.learning._rows import check_weights
 from entrosparse.model import SparseCodingModel, check_device

@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from entrosparse._files import one_line
 from entrosparse._plain import LONGEST, from_plain, parsed, to_plain
 from entrosparse._tensors import TensorFile, named, open_tensors, write_tensors
+from entrosparse._units import Units
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.estimators._fitted import FittedSparseCoding
-from entrosparse.estimators._units import Units
 from entrosparse.inference import Inference
 from entrosparse.inference._encoder_files import SOLVERS, encoder_content, encoder_from_content
 from entrosparse.learning import BatchEM, EpochRecord, OnlineEM

@@ -14,12 +14,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from entrosparse import _tables
 from entrosparse._tables import TableRows
+from entrosparse._units import StandardizedRows, Units, without_repeats
 from entrosparse.annealing import SCHEDULES
 from entrosparse.errors import InputError
 from entrosparse.estimators._epochs import CallbackSupportMixin, HistoryInUnits, print_batch, with_callbacks
 from entrosparse.estimators._saved import SavedSparseCoding
 from entrosparse.estimators._stream import Stream, check_passes_once
-from entrosparse.estimators._units import StandardizedRows, Units, without_repeats
 from entrosparse.learning import (
     DICTIONARIES,
     Checkpoints,

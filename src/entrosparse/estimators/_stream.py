@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entrosparse._tables import TableRows, as_rows
+from entrosparse._units import Units
 from entrosparse.errors import InputError
-from entrosparse.estimators._units import Units
 from entrosparse.learning import Batch, Floors, Learner, take_turn
 from entrosparse.learning._training import warn_of_noise_floor
 from entrosparse.model import SparseCodingModel

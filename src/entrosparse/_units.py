@@ -1,4 +1,4 @@
-"""The units that an estimator learns in: data, or features, around their mean, with root mean square 1."""
+"""The units that tables are learned in: data, or features, around their mean, with root mean square 1."""
 
 import warnings
 from collections.abc import Iterator
@@ -57,8 +57,9 @@ class Units:
         sample_weight: NDArray[np.float64] | None,
         centred: bool = True,
         per_feature: bool = False,
+        name: str = "X",
     ) -> Self:
-        """Return the units of data, read in blocks of rows.
+        """Return the units of data, read in blocks of rows; messages call the data by ``name``.
 
         Data that are not centred have the mean 0; if ``per_feature``, each feature has a unit of its own.
 
@@ -72,7 +73,7 @@ class Units:
         squares, size = 0.0, 0.0  # The sum of squares around the mean is in units of size².
         of_features = np.zeros(rows.n_features)  # So are those of each feature.
         with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
-            for part, weight in _parts(rows, sample_weight):
+            for part, weight in _parts(rows, sample_weight, name):
                 seen = ~np.isnan(part)
                 lowest = np.fmin.reduce(part, initial=np.inf)
                 last, size = size, max(size, -float(lowest.min()), float(np.fmax.reduce(part, axis=None)))
@@ -94,16 +95,17 @@ class Units:
                 of_features += inside + between * (gap / unit) ** 2
         (unseen,) = np.nonzero(count == 0.0)
         if len(unseen) == rows.n_features:
-            raise InputError("the 'X' parameter must have an entry that was seen; got NaN alone")
+            raise InputError(f"the '{name}' parameter must have an entry that was seen; got NaN alone")
         if len(unseen):
             warnings.warn(
-                f"nothing is learned of columns {', '.join(map(str, unseen))} of 'X', which hold NaN alone",
+                f"nothing is learned of columns {', '.join(map(str, unseen))} of '{name}', "
+                "which hold NaN alone",
                 stacklevel=2,
             )
         least, most = _SIZES[rows.dtype]
         if size > most:
             raise InputError(
-                f"the 'X' parameter must hold values up to {most:g} in {rows.dtype}; got {size:.3g}"
+                f"the '{name}' parameter must hold values up to {most:g} in {rows.dtype}; got {size:.3g}"
             )
         if not centred:
             of_means = count * (mean / (size or 1.0)) ** 2
@@ -114,16 +116,16 @@ class Units:
             scale = float(np.sqrt(np.mean((mean / (size or 1.0)) ** 2))) * size or 1.0
         if scale < least:
             raise InputError(
-                f"the 'X' parameter must have a root mean square around its mean of at least {least:g} in "
-                f"{rows.dtype}; got {scale:.3g}"
+                f"the '{name}' parameter must have a root mean square around its mean of at least {least:g} "
+                f"in {rows.dtype}; got {scale:.3g}"
             )
         if not per_feature:
             return cls(mean, scale)
         spread = size / scale * np.sqrt(of_features / np.maximum(count, tiny))
         return cls(mean, scale, np.where(spread > 0.0, spread, 1.0))
 
-    def standardize(self, X: NDArray[Any]) -> Tensor:
-        """Return data in these units, in their own precision.
+    def standardize(self, X: NDArray[Any], name: str = "X") -> Tensor:
+        """Return data in these units, in their own precision; messages call them by ``name``.
 
         Raises
         ------
@@ -135,12 +137,12 @@ class Units:
             x /= self.entry_scale.astype(X.dtype)
         limit = float(np.finfo(X.dtype).max) ** 0.25
         if not (x.size == 0 or (-limit <= x.min() and x.max() <= limit)):  # NaN take the closer look, too.
-            _refuse_infinite(X)
+            _refuse_infinite(X, name)
             n_bad = int((np.abs(x) > limit).sum())
             if n_bad:
                 raise InputError(
-                    f"the 'X' parameter must differ from mean_ at most {limit:.2g} times {self.scale:.3g}, "
-                    f"the spread of the data learned from, in {X.dtype}; got {n_bad} others"
+                    f"the '{name}' parameter must differ from mean_ at most {limit:.2g} times "
+                    f"{self.scale:.3g}, the spread of the data learned from, in {X.dtype}; got {n_bad} others"
                 )
         return torch.as_tensor(x)
 
@@ -233,7 +235,7 @@ class Units:
 
 
 def _parts(
-    rows: TableRows, sample_weight: NDArray[np.float64] | None
+    rows: TableRows, sample_weight: NDArray[np.float64] | None, name: str
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yield the rows of some weight in float64, a few at a time, and their weights, at most 1.
 
@@ -243,7 +245,7 @@ def _parts(
     exponent = 0 if sample_weight is None else int(np.frexp(sample_weight.max())[1])
     for first in range(0, len(rows), _AT_ONCE):
         block = rows[first : first + _AT_ONCE]
-        _refuse_infinite(block)
+        _refuse_infinite(block, name)
         weight = np.ones(len(block))
         if sample_weight is not None:
             weight = np.ldexp(sample_weight[first : first + _AT_ONCE], -exponent)  # Not a digit is lost.
@@ -252,11 +254,11 @@ def _parts(
             yield block[start : start + few].astype(np.float64), weight[start : start + few]
 
 
-def _refuse_infinite(X: NDArray[Any]) -> None:
+def _refuse_infinite(X: NDArray[Any], name: str) -> None:
     n_bad = int(np.isinf(X).sum())
     if n_bad:
         raise InputError(
-            f"the 'X' parameter must be finite, or NaN where not seen; got {n_bad} infinite entries"
+            f"the '{name}' parameter must be finite, or NaN where not seen; got {n_bad} infinite entries"
         )
 
 
@@ -275,10 +277,10 @@ def without_repeats(
 
 @final
 class StandardizedRows:
-    """Rows in an estimator's units, made when they are read."""
+    """Rows in units, made when they are read; messages call them by ``name``."""
 
-    def __init__(self, rows: TableRows, units: Units) -> None:
-        self._rows, self._units = rows, units
+    def __init__(self, rows: TableRows, units: Units, name: str = "X") -> None:
+        self._rows, self._units, self._name = rows, units, name
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -286,4 +288,4 @@ class StandardizedRows:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Return the rows of an index."""
-        return self._units.standardize(self._rows[index]).numpy()
+        return self._units.standardize(self._rows[index], self._name).numpy()
