@@ -22,7 +22,7 @@ ROOMS = """
     _units
     recipes
     images
-    app.config app.image_codes app.runs
+    app.config app.image_codes app.row_codes app.run_files app.runs
     estimators
     app
     reproduce

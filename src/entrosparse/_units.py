@@ -51,6 +51,11 @@ class Units:
     spread: NDArray[np.float64] | None = None
 
     @classmethod
+    def as_given(cls, n_features: int) -> Self:
+        """Return the units of data that the learner sees as they are given."""
+        return cls(np.zeros(n_features), 1.0)
+
+    @classmethod
     def from_rows(
         cls,
         rows: TableRows,

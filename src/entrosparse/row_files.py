@@ -176,3 +176,5 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     ".csv": _pandas,
     ".parquet": _pandas,
 }
+KINDS = tuple(_READERS)
+"""Endings of the names of files that hold rows."""

@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 
-from entrosparse.app import plots
+from entrosparse.app import plots, row_plots
 
 
 def test_fields_are_sorted_by_prior_scale_and_each_has_its_own_symmetric_scale():
@@ -105,3 +105,35 @@ def test_drawing_leaves_no_global_figure():
 
     plots.draw_elbo([0], [0.0], [False])
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+# --- rows
+
+
+def test_atoms_are_sorted_by_prior_scale_and_each_has_its_own_symmetric_scale():
+    dictionary = np.array([[0.1, 3.0, 0.0], [-0.2, 1.5, 0.0], [0.0, 0.0, 0.0]])
+    axes, bar = row_plots.draw_atoms(dictionary, [1.0, 3.0, 2.0]).axes
+    (image,) = axes.images
+    np.testing.assert_allclose(image.get_array(), [[1.0, 0.5, 0.0], [0.0, 0.0, 0.0], [0.5, -1.0, 0.0]])
+    assert image.get_clim() == (-1, 1)
+    assert image.get_extent() == [-0.5, 2.5, 3.5, 0.5]  # Columns count from 0, fields from 1.
+    assert ("column" in axes.get_xlabel(), "field" in axes.get_ylabel()) == (True, True)
+    assert "largest = 1" in bar.get_ylabel()
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 4])
+def test_rows_are_drawn_with_their_reconstructions_and_two_deviations(n_rows):
+    rng = np.random.default_rng(0)
+    original, mean, deviation = rng.normal(size=(3, n_rows, 6))
+    deviation, original[0, 2] = np.abs(deviation), np.nan
+    titles = [f"row {k}" for k in range(n_rows)]
+    figure = row_plots.draw_rows(original, mean, deviation, titles)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == titles
+    for k, axes in enumerate(figure.axes):
+        line, dots = axes.lines
+        np.testing.assert_array_equal(line.get_ydata(), mean[k])
+        np.testing.assert_array_equal(dots.get_ydata(), original[k])
+        low, high = np.sort(axes.collections[0].get_paths()[0].vertices[:, 1])[[0, -1]]
+        assert low == pytest.approx((mean[k] - 2 * deviation[k]).min())
+        assert high == pytest.approx((mean[k] + 2 * deviation[k]).max())
+    assert {text.get_text() for text in figure.axes[0].get_legend().texts} == {"reconstruction", "value"}

@@ -1,4 +1,4 @@
-"""Bounds of several runs on the same held-out patches, and their page."""
+"""Bounds of several runs on the same held-out patches or rows, and their page."""
 
 import json
 import math
@@ -12,9 +12,10 @@ import torch
 
 from entrosparse._files import whole_folder, write_atomically
 from entrosparse.app import plots
-from entrosparse.app.html import png_address, render
-from entrosparse.app.reports import fields_png, inline_figure
+from entrosparse.app.html import render
+from entrosparse.app.reports import fields_address, inline_figure
 from entrosparse.app.runs import Run
+from entrosparse.app.sources import split_rows
 from entrosparse.errors import InputError
 from entrosparse.images import Image, prepare_images, split_patches
 from entrosparse.inference import infer_in_chunks
@@ -31,12 +32,12 @@ class ComparedRun:
     run : str
         Folder of the run.
     bound : float
-        Mean ELBO of the held-out patches at the λ and σ² of the run, in nats per patch.
+        Mean ELBO of the held-out data points at the λ and σ² of the run, in nats per data point.
     bits_per_dimension : float
         ``−bound / (D ln 2)``: smaller is better. It depends on the units of the data, and may be below 0.
     ahead, ahead_error : float
-        How far the bound is above that of the first run in nats per patch, and the standard error of that,
-        from the differences of the single patches.
+        How far the bound is above that of the first run in nats per data point, and the standard error of
+        that, from the differences of the single data points.
     covariance, prior, noise : str
         Parts of the run.
     n_components, n_dead, epochs : int
@@ -74,25 +75,66 @@ def compare(runs: Sequence[Run], images: Sequence[Image]) -> tuple[list[Compared
         If there are fewer than two runs, or their patch sizes or whitenings differ, so that their bounds are
         on different data; or if the images cannot be used.
     """
-    if len(runs) < 2:
-        raise InputError(f"the 'runs' parameter must name at least two run folders; got {len(runs)}")
+    _check_alike(runs)
     first = runs[0].info
-    for run in runs:
-        config = run.info.config
-        for name in ("patch_size", "whiten"):
-            expected, got = getattr(first.config, name), getattr(config, name)
-            if got != expected:
-                raise InputError(
-                    f"the 'runs' must have the same '{name}', or their bounds do not compare; "
-                    f"'{runs[0].path}' has {expected}, '{run.path}' has {got}"
-                )
     arrays = prepare_images(images, first.config.whiten, first.gain).arrays
     _, heldout = split_patches(arrays, first.config.patch_size, 1, first.config.n_heldout, first.config.seed)
     patches = heldout[:]
-    bounds = [_bounds(run, patches, run.info.gain / first.gain) for run in runs]
-    return [_compared(run, bound, bound - bounds[0]) for run, bound in zip(runs, bounds, strict=True)], len(
-        patches
+    return _side_by_side(runs, [_bounds(run, patches, run.info.gain / first.gain) for run in runs])
+
+
+def compare_rows(runs: Sequence[Run]) -> tuple[list[ComparedRun], int]:
+    """Return the bounds of runs of rows on those that the first held out, and the number of these.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two runs, or their rows have other columns; or if the table of the first
+        cannot be read, or has another number of rows than it had.
+    """
+    _check_alike(runs)
+    first = runs[0].info
+    train, heldout = split_rows(first.source)
+    if (len(train), train.n_features) != (first.n_rows, runs[0].model.n_features):
+        raise InputError(
+            f"the rows of the run '{runs[0].path}' must be those it began with; got others in "
+            f"'{first.source}'"
+        )
+    return _side_by_side(runs, [_bounds_of_rows(run, heldout) for run in runs])
+
+
+def _check_alike(runs: Sequence[Run]) -> None:
+    """Raise InputError unless there are several runs, which learned from data of one kind."""
+    if len(runs) < 2:
+        raise InputError(f"the 'runs' parameter must name at least two run folders; got {len(runs)}")
+    kinds = [
+        {name: getattr(run.info.config, name) for name in ("rows", "patch_size", "whiten")}
+        | {"number of columns": run.model.n_features}
+        for run in runs
+    ]
+    for run, kind in zip(runs, kinds, strict=True):
+        for name, expected in kinds[0].items():
+            if kind[name] != expected:
+                raise InputError(
+                    f"the 'runs' must have the same '{name}', or their bounds do not compare; "
+                    f"'{runs[0].path}' has {expected}, '{run.path}' has {kind[name]}"
+                )
+
+
+def _side_by_side(runs: Sequence[Run], bounds: Sequence[np.ndarray]) -> tuple[list[ComparedRun], int]:
+    rows = [_compared(run, bound, bound - bounds[0]) for run, bound in zip(runs, bounds, strict=True)]
+    return rows, len(bounds[0])
+
+
+def _bounds_of_rows(run: Run, rows: np.ndarray) -> np.ndarray:
+    """Return the ELBO of each row, in the units of the data."""
+    chunks = infer_in_chunks(
+        run.units.standardize(rows, "input"),
+        run.model,
+        run.inference,
+        then=lambda _, x, posterior: run.units.pointwise_elbo(pointwise_elbo(posterior, x, run.model), x),
     )
+    return np.concatenate(list(chunks))
 
 
 def _bounds(run: Run, patches: np.ndarray, factor: float) -> np.ndarray:
@@ -136,7 +178,8 @@ def write_comparison(
         rows=rows,
         about=about,
         bounds=inline_figure(figure),
-        fields=[png_address(fields_png(run)) for run in runs],
+        fields=[fields_address(run) for run in runs],
+        config=runs[0].info.config,
     )
     text = json.dumps(about | {"runs": [asdict(row) for row in rows]}, indent=2) + "\n"
     out.parent.mkdir(parents=True, exist_ok=True)

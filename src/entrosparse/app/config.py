@@ -1,6 +1,6 @@
 """The settings of a learning run: plain data that is checked before any work starts."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, final
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _MOST_NUMBERS = 2**25  # In a dictionary.
 _MOST_OF_ENCODER = 2**26
+_MOST_COLUMNS = 2**18
+_OF_IMAGES = ("patch_size", "n_patches", "whiten")  # What says nothing about rows.
 
 
 def _setting(default: Any, description: str, minimum: int | None = None, maximum: int = 2**63 - 1) -> Any:
@@ -26,6 +28,8 @@ class FitConfig:
 
     Attributes
     ----------
+    rows : bool
+        Whether data points are the rows of a table; else they are patches of images.
     n_components : int
         Number of latents H, that is of generative fields.
     patch_size : int
@@ -47,9 +51,9 @@ class FitConfig:
     noise : str
         Kind of noise: a name in :data:`~entrosparse.likelihoods.LIKELIHOODS`.
     epochs : int
-        Passes over the patches.
+        Passes over the data points.
     batch_size : int
-        Patches per minibatch.
+        Data points per minibatch, at most.
     annealing : str
         Name of the schedule of the entropy weights (Eq. 17, D.4).
     stretch_annealing : bool
@@ -57,11 +61,14 @@ class FitConfig:
     whiten : str
         ``"olshausen"`` or ``"none"``.
     seed : int
-        Decides the patches drawn, their order and the start of learning.
+        Decides the patches drawn, the order of the data points and the start of learning.
     device : str
         Where to compute, as PyTorch names it; checkpoints are of one device.
     """
 
+    rows: bool = _setting(
+        False, "INPUT is a table, one data point a row: .npy, .npz, .zarr, .h5::name, .csv or .parquet"
+    )
     n_components: int = _setting(100, "number of generative fields H", 1)
     patch_size: int = _setting(16, "side of the square patches, in pixels", 2, 1024)
     n_patches: int = _setting(204_800, "patches drawn from the images for learning", 1, 10**8)
@@ -80,12 +87,12 @@ class FitConfig:
         "learned", "shape of the generalized Gaussian: a number in (0.3, 2], learned or shared"
     )
     noise: str = _setting("isotropic", "kind of noise: isotropic, per-feature or laplace")
-    epochs: int = _setting(10, "passes over the patches", 1, 10**5)
-    batch_size: int = _setting(512, "patches per minibatch", 1)
+    epochs: int = _setting(10, "passes over the data", 1, 10**5)
+    batch_size: int = _setting(512, "patches or rows per minibatch", 1)
     annealing: str = _setting("none", "entropy annealing: none, prior, likelihood or tempering")
     stretch_annealing: bool = _setting(False, "spread the annealing of 10 epochs over all epochs")
     whiten: str = _setting("olshausen", "whitening of the images: olshausen or none")
-    seed: int = _setting(0, "seed of the patches, their order and the start of learning", 0)
+    seed: int = _setting(0, "seed of the patches, the order of the data and the start of learning", 0)
     device: str = _setting("cpu", "where to compute: cpu or cuda")
 
     @property
@@ -111,9 +118,48 @@ class FitConfig:
         return min(4096, max(64, self.n_patches // 10))
 
     @property
-    def _size_of_encoder(self) -> int:
-        """How many numbers an encoder has, nearly: it has D + H features, and may read out a low rank."""
-        n_features = self.patch_size**2
+    def data_point(self) -> str:
+        """What a data point is called."""
+        return "row" if self.rows else "patch"
+
+    @property
+    def data_points(self) -> str:
+        """What several data points are called."""
+        return "rows" if self.rows else "patches"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that say something about the data of the run, by name."""
+        return {name: value for name, value in asdict(self).items() if not (self.rows and name in _OF_IMAGES)}
+
+    def check_size(self, n_features: int) -> None:
+        """Check that the model of so many features is not too large; :meth:`validate` does it for patches.
+
+        Raises
+        ------
+        InputError
+            With one line that names what is too large.
+        """
+        if n_features > _MOST_COLUMNS and self.rows:
+            raise InputError(
+                f"the 'input' parameter must have at most {_MOST_COLUMNS:,} columns; got {n_features:,}"
+            )
+        most, side = _MOST_NUMBERS // n_features, self.patch_size
+        if self.n_components > most:
+            of = f"rows of {n_features} columns" if self.rows else f"patches of {side} x {side}"
+            raise InputError(
+                f"the 'n_components' parameter must be an integer <= {most}, the most for {of}; "
+                f"got {self.n_components}"
+            )
+        size = self._size_of_encoder(n_features)
+        if self.inference != "variational" and size > _MOST_OF_ENCODER:
+            raise InputError(
+                f"the 'n_components' parameter must be such that an encoder has at most "
+                f"{_MOST_OF_ENCODER:,} numbers; got {self.n_components}, with {size:,}"
+            )
+
+    def _size_of_encoder(self, n_features: int) -> int:
+        """Return how many numbers an encoder has, nearly: D + H features, and perhaps a low rank read out."""
         width = n_features + self.n_components
         rank = min(self.rank, self.n_components) if self.covariance == "low-rank" else 0
         return width * (n_features + 4 * width + self.n_components * (2 + rank))
@@ -142,11 +188,24 @@ class FitConfig:
                 raise InputError(
                     f"the '{parameter.name}' parameter must be an integer <= {maximum}; got {value}"
                 )
-        if self.n_components > _MOST_NUMBERS // self.patch_size**2:
-            raise InputError(
-                f"the 'n_components' parameter must be an integer <= {_MOST_NUMBERS // self.patch_size**2}, "
-                f"the most for patches of {self.patch_size} x {self.patch_size}; got {self.n_components}"
-            )
+        if self.rows:
+            self._refuse_settings_of_images()
+        else:
+            self._validate_images()
+        get_schedule(self.annealing)
+        self.recipe.validate()
+
+    def _refuse_settings_of_images(self) -> None:
+        for parameter in fields(self):
+            value = getattr(self, parameter.name)
+            if parameter.name in _OF_IMAGES and value != parameter.default:
+                raise InputError(
+                    f"the '{parameter.name}' parameter is for images, and must be left out where 'rows' is "
+                    f"given; got {value!r}"
+                )
+
+    def _validate_images(self) -> None:
+        self.check_size(self.patch_size**2)
         if self.n_patches < self.batch_size:
             raise InputError(
                 f"the 'n_patches' parameter must be an integer >= {self.batch_size}, the batch size; "
@@ -154,13 +213,6 @@ class FitConfig:
             )
         from entrosparse.images import WHITENINGS  # Here, so that the command line starts without NumPy.
 
-        get_schedule(self.annealing)
-        self.recipe.validate()
-        if self.inference != "variational" and self._size_of_encoder > _MOST_OF_ENCODER:
-            raise InputError(
-                f"the 'n_components' parameter must be such that an encoder has at most "
-                f"{_MOST_OF_ENCODER:,} numbers; got {self.n_components}, with {self._size_of_encoder:,}"
-            )
         if self.whiten not in WHITENINGS:
             known = ", ".join(repr(name) for name in WHITENINGS)
             raise InputError(f"the 'whiten' parameter must be one of {known}; got {self.whiten!r}")

@@ -59,10 +59,10 @@ def draw_fields(dictionary: ArrayLike, prior_scale: ArrayLike, shape: tuple[int,
 
 
 def draw_elbo(epoch: Sequence[int], elbo: Sequence[float], annealed: Sequence[bool]) -> Figure:
-    """Draw the held-out ELBO (nats per patch) over the epochs; annealed epochs are shaded."""
+    """Draw the held-out ELBO (nats per data point) over the epochs; annealed epochs are shaded."""
     figure, (axes,) = _panels(1, height=3.2)
     axes.plot(epoch, elbo, color=ELBO_COLOUR, marker="o", markersize=4)
-    axes.set_ylabel("held-out ELBO (nats per patch)")
+    axes.set_ylabel("held-out ELBO (nats per data point)")
     last = max((e for e, shaded in zip(epoch, annealed, strict=True) if shaded), default=None)
     if last is not None:
         axes.axvspan(epoch[0], last, color=ELBO_COLOUR, alpha=0.12, linewidth=0)
@@ -71,7 +71,7 @@ def draw_elbo(epoch: Sequence[int], elbo: Sequence[float], annealed: Sequence[bo
 
 
 def draw_entropies(epoch: Sequence[int], entropies: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the terms of the ELBO (nats per patch) over the epochs, one panel each.
+    """Draw the terms of the ELBO (nats per data point) over the epochs, one panel each.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ def draw_entropies(epoch: Sequence[int], entropies: Mapping[str, Sequence[float]
     for axes, (name, values) in zip(panels, entropies.items(), strict=True):
         axes.plot(epoch, values, color=ENTROPY_COLOURS[name], marker="o", markersize=3.5)
         add_title(axes, ENTROPY_LABELS[name], ENTROPY_COLOURS[name])
-    panels[len(panels) // 2].set_ylabel("entropy (nats per patch)")
+    panels[len(panels) // 2].set_ylabel("entropy (nats per data point)")
     return figure
 
 
 def draw_bounds(bounds: Sequence[float], errors: Sequence[float]) -> Figure:
-    """Draw the bounds of several runs (nats per patch), one below the other, with two errors to each side.
+    """Draw the bounds of runs (nats per data point), one below the other, with two errors to each side.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def draw_bounds(bounds: Sequence[float], errors: Sequence[float]) -> Figure:
     axes.set_yticks(places)
     axes.set_ylim(len(bounds) + 0.5, 0.5)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("bound (nats per patch)")
+    axes.set_xlabel("bound (nats per data point)")
     axes.set_ylabel("run")
     return figure
 
@@ -146,7 +146,7 @@ def draw_usage(prior_scale: ArrayLike, noise_deviation: float) -> Figure:
     )
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.set_xlabel("number of the field, counted from the top left")
+    axes.set_xlabel("number of the field")
     axes.set_ylabel("prior scale λ (data units)")
     return figure
 

@@ -19,15 +19,22 @@ _HEADER = " ".join(["epoch", *(f"{name:>10}" for name in _COLUMNS)])
 class FitProgress(Callback):
     """Prints a line for each epoch; on a terminal, also shows a bar with the rate and the time left.
 
-    ``n_samples`` counts the patches of the run over all epochs.
+    Parameters
+    ----------
+    epochs : int
+        Epochs of the run.
+    n_samples : int
+        Data points of an epoch.
+    data_points : str
+        What these are called: patches or rows.
     """
 
-    def __init__(self, epochs: int, n_samples: int) -> None:
+    def __init__(self, epochs: int, n_samples: int, data_points: str) -> None:
         console = _Console(highlight=False, markup=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]} of {task.fields[epochs]}"),
             BarColumn(),
-            _Rate(),
+            _Rate(data_points),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
@@ -35,8 +42,8 @@ class FitProgress(Callback):
             transient=True,
         )
         self._epochs = epochs
-        self._n_samples = n_samples
-        self._task = self._bar.add_task("", total=n_samples, epoch=1, epochs=epochs)
+        self._n_samples, self._data_points = epochs * n_samples, data_points
+        self._task = self._bar.add_task("", total=self._n_samples, epoch=1, epochs=epochs)
 
     def __enter__(self) -> Self:
         self._bar.console.print(_HEADER)
@@ -51,7 +58,7 @@ class FitProgress(Callback):
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
         """Say where learning goes on, and set the bar to it."""
-        self._bar.console.print(f"going on after {samples_seen:,} patches")
+        self._bar.console.print(f"going on after {samples_seen:,} {self._data_points}")
         epoch = min(1 + samples_seen * self._epochs // self._n_samples, self._epochs)
         self._bar.reset(self._task, completed=samples_seen, epoch=epoch, epochs=self._epochs)
 
@@ -77,7 +84,11 @@ class _Console(Console):
 
 
 class _Rate(ProgressColumn):
-    """Patches per second."""
+    """Data points per second, which are called so."""
+
+    def __init__(self, data_points: str) -> None:
+        super().__init__()
+        self._data_points = data_points
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0.0:,.0f} patches/s")
+        return Text(f"{task.speed or 0.0:,.0f} {self._data_points}/s")

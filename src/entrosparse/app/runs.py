@@ -1,7 +1,7 @@
 """The run folder: what a learning run leaves behind, and how it is read back.
 
 ``config.json``
-    Format number, version, settings, where the images came from and the gain they were scaled by.
+    Format number, version, settings, where the data came from, and the gain that images were scaled by.
 ``model.safetensors``
     The model after the last complete epoch.
 ``encoder.safetensors``
@@ -9,7 +9,9 @@
 ``history.csv``
     One row for each `EpochRecord`; row 0 is the state before learning.
 ``examples.npz``
-    A few held-out patches, for the report.
+    A few held-out data points as the model sees them, for the report.
+``units.npz``
+    For a run of rows: centre and unit of the table, around and in which the model sees it.
 ``checkpoints``
     What learning needs to go on after a kill (see `entrosparse.learning._checkpoints`), until it ends.
 ``fields.png``, ``report.html``
@@ -26,25 +28,16 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import BinaryIO, TypeVar, final, get_type_hints
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from entrosparse._checks import check_positive
-from entrosparse._files import (
-    check_name,
-    one_line,
-    open_ours,
-    read_arrays,
-    remove_leavings,
-    whole_folder,
-    write_atomically,
-)
+from entrosparse._files import check_name, remove_leavings, whole_folder, write_atomically
+from entrosparse._units import Units
 from entrosparse.app.config import FitConfig
 from entrosparse.app.image_codes import (
     ImageCodes,
@@ -54,54 +47,21 @@ from entrosparse.app.image_codes import (
     encode_images,
     reconstruct_images,
 )
-from entrosparse.errors import FileFormatError
+from entrosparse.app.row_codes import RowCodes, RowReconstruction, decode_rows, encode_rows, reconstruct_rows
+from entrosparse.app.run_files import (
+    FORMAT,
+    N_EXAMPLES,
+    RunInfo,
+    examples_in,
+    history_in,
+    info_in,
+    read_file,
+    units_in,
+)
+from entrosparse.errors import FileFormatError, InputError
 from entrosparse.inference import AmortizedInference, Inference, RefinedInference, load_encoder, save_encoder
 from entrosparse.learning import Callback, EpochRecord
-from entrosparse.model import LARGEST_FILE, SparseCodingModel, check_device
-
-FORMAT = 1
-_N_EXAMPLES = 12
-_LARGEST = 1e30  # Numbers from here on are no result of learning, and cannot be drawn.
-
-# Sizes of the files, which are far above all that is written.
-_MOST_BYTES = {
-    "config.json": 2**22,
-    "history.csv": 2**25,
-    "examples.npz": 2**25,
-    "model.safetensors": LARGEST_FILE,
-    "encoder.safetensors": LARGEST_FILE,
-}
-
-Content = TypeVar("Content")
-
-
-@final
-@dataclass(frozen=True)
-class RunInfo:
-    """What must be known to use the model of a run again.
-
-    Attributes
-    ----------
-    config : FitConfig
-        Settings of the run.
-    source : str
-        Where the images came from.
-    image_names : tuple of str
-        Names of the images.
-    gain : float
-        Factor that scaled the whitened images.
-    version : str
-        Version of the package that learned the model.
-    start_from : str, optional
-        The run from whose dictionary learning began; None if it began from the data.
-    """
-
-    config: FitConfig
-    source: str
-    image_names: tuple[str, ...]
-    gain: float
-    version: str = version("entrosparse")
-    start_from: str | None = None
+from entrosparse.model import SparseCodingModel, check_device
 
 
 @final
@@ -122,7 +82,9 @@ class Run:
     history : tuple of EpochRecord
         At least the record of epoch 0.
     examples : array of shape (N, D)
-        Held-out patches.
+        Held-out data points as the model sees them.
+    units : Units
+        What the model sees data in: rows around the mean of their columns, and patches as they are.
     """
 
     path: Path
@@ -131,6 +93,7 @@ class Run:
     inference: Inference
     history: tuple[EpochRecord, ...]
     examples: np.ndarray
+    units: Units
 
     def to(self, device: str) -> "Run":
         """Return the run with its model and encoder on a device, where codes are then found.
@@ -160,53 +123,69 @@ class Run:
         config = replace(self.info.config, covariance=covariance, inference="variational")
         return replace(self, info=replace(self.info, config=config), inference=inference)
 
-    def encode(self, images: Images, stride: int | None = None) -> ImageCodes:
-        """Return the codes of images, cut into tiles that overlap.
+    def encode(self, data: Images | Any, stride: int | None = None) -> ImageCodes | RowCodes:
+        """Return the codes of images, cut into tiles that overlap, or of rows.
 
         Parameters
         ----------
-        images : Image, ndarray of shape (height, width), or a sequence of such
-            One image or several, prepared as those that the model was learned from. NaN are missing pixels,
-            which a model of whitened images cannot do without.
+        data : Image, ndarray of shape (height, width), a sequence of such, or a table of shape (N, D)
+            For a run of images, one or several, prepared as those that the model was learned from. NaN are
+            missing pixels, which a model of whitened images cannot do without. For a run of rows, what
+            :meth:`SparseCoding.fit` takes, with the columns that the model was learned from.
         stride : int, optional
-            Pixels from one tile to the next, at most the side of a patch; half of that by default.
+            Pixels from one tile to the next, at most the side of a patch; half of that by default. There are
+            no tiles of rows.
 
         Returns
         -------
-        ImageCodes
+        ImageCodes or RowCodes
             Means and deviations of the codes, and the positions of the tiles.
 
         Raises
         ------
         InputError
-            If an image is smaller than a patch, or lacks pixels that are needed.
+            If an image is smaller than a patch, or lacks pixels that are needed; or if rows have other
+            columns.
         """
-        return encode_images(self, images, stride)
+        if not self.info.config.rows:
+            return encode_images(self, data, stride)
+        _refuse_stride(stride)
+        return encode_rows(self, data)
 
-    def decode(self, codes: ImageCodes) -> list[NDArray[np.float32]]:
-        """Return the images that codes stand for, in the units of the images that were encoded.
+    def decode(self, codes: Any) -> list[NDArray[np.float32]] | NDArray[Any]:
+        """Return the images or the rows that codes stand for, in the units of what was encoded.
 
         Overlapping tiles are averaged. A model of whitened images loses the corners of the spectrum
         (see :meth:`~entrosparse.images.PreparedImages.restored`).
 
         Parameters
         ----------
-        codes : ImageCodes
+        codes : ImageCodes or RowCodes
             From :meth:`encode`; their means may have been changed.
 
         Returns
         -------
-        list of ndarray of float32, shape (height, width) each
-            One for each image that was encoded.
+        list of ndarray of float32, shape (height, width) each, or ndarray of shape (N, D)
+            One for each image that was encoded, or the rows.
         """
-        return decode_images(self, codes)
+        return decode_rows(self, codes) if self.info.config.rows else decode_images(self, codes)
 
-    def reconstruct(self, images: Images, stride: int | None = None) -> list[Reconstruction]:
-        """Return images from their codes, with their posterior deviations, and missing pixels filled in.
+    def reconstruct(
+        self, data: Images | Any, stride: int | None = None
+    ) -> list[Reconstruction] | RowReconstruction:
+        """Return images or rows from their codes, with posterior deviations, and with missing entries filled.
 
-        Codes of all tiles are never held at once. The parameters are those of :meth:`encode`.
+        Codes of all tiles or rows are never held at once. The parameters are those of :meth:`encode`.
         """
-        return reconstruct_images(self, images, stride)
+        if not self.info.config.rows:
+            return reconstruct_images(self, data, stride)
+        _refuse_stride(stride)
+        return reconstruct_rows(self, data)
+
+
+def _refuse_stride(stride: int | None) -> None:
+    if stride is not None:
+        raise InputError(f"the 'stride' parameter is for images, and the run is one of rows; got {stride}")
 
 
 @final
@@ -214,7 +193,7 @@ class RunWriter(Callback):
     """Writes a run folder while learning goes on, one epoch after the other.
 
     The folder must not exist, unless the run goes on; then ``history`` is what it holds. The examples (N, D)
-    are held-out patches that the report shows.
+    are held-out data points that the report shows, and units are those of rows.
     """
 
     def __init__(
@@ -223,11 +202,13 @@ class RunWriter(Callback):
         info: RunInfo,
         examples: np.ndarray,
         history: Sequence[EpochRecord] = (),
+        units: Units | None = None,
     ) -> None:
         self.path = Path(path)
         self.history = list(history)
         self._info = info
         self._examples = examples
+        self._units = units
         self._encoder: Inference | None = None
 
     def on_resume(self, history: Sequence[EpochRecord], samples_seen: int) -> None:
@@ -258,6 +239,9 @@ class RunWriter(Callback):
             text = json.dumps({"format": FORMAT, **asdict(self._info)}, indent=2) + "\n"
             write_atomically(aside / "config.json", lambda file: file.write(text.encode()))
             write_atomically(aside / "examples.npz", lambda file: np.savez(file, patches=self._examples))
+            if self._units is not None:
+                found = {name: value for name, value in asdict(self._units).items() if value is not None}
+                write_atomically(aside / "units.npz", lambda file: np.savez(file, **found))
             self._write_epoch(aside, model, history)
 
     def _write_epoch(self, folder: Path, model: SparseCodingModel, history: Sequence[EpochRecord]) -> None:
@@ -272,9 +256,9 @@ class RunWriter(Callback):
 
 
 def pick_examples(patches: np.ndarray) -> np.ndarray:
-    """Return a few patches for the report, evenly spaced in order of contrast."""
-    ranks = np.linspace(0, len(patches) - 1, _N_EXAMPLES + 1).round().astype(int)[1:]
-    return patches[np.argsort(patches.var(axis=1), kind="stable")[ranks]]
+    """Return a few patches, or rows, for the report, evenly spaced in order of contrast."""
+    ranks = np.unique(np.linspace(0, len(patches) - 1, N_EXAMPLES + 1).round().astype(int)[1:])
+    return patches[np.argsort(np.nan_to_num(patches).var(axis=1), kind="stable")[ranks]]
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -291,81 +275,31 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     if not path.is_dir():
         raise FileFormatError(f"the 'run' parameter must be a run folder; got '{path}', which is no folder")
     check_name("run", path)
-    info = _read(path / "config.json", _info)
+    info = read_file(path / "config.json", info_in)
     inference, model = _inference_and_model(path, info.config)
-    examples = _read(path / "examples.npz", _examples)
-    history = _read(path / "history.csv", lambda file: _history(file, info.config))
-    dimensions = {info.config.patch_size**2, model.dictionary.shape[0], examples.shape[1]}
+    examples = read_file(path / "examples.npz", lambda file: examples_in(file, info.config.rows))
+    history = read_file(path / "history.csv", lambda file: history_in(file, info))
+    if info.config.rows:
+        units = read_file(path / "units.npz", units_in)
+    else:
+        units = Units.as_given(info.config.patch_size**2)
+    dimensions = {len(units.mean), model.n_features, examples.shape[1]}
     if len(dimensions) != 1:
+        of = "number of columns" if info.config.rows else "patch size"
         raise FileFormatError(
-            f"the files of the run '{path}' must have the same patch size; got {sorted(dimensions)} pixels"
+            f"the files of the run '{path}' must have the same {of}; got {sorted(dimensions)} features"
         )
-    return Run(path, info, model, inference, history, examples)
+    return Run(path, info, model, inference, history, examples, units)
 
 
 def _inference_and_model(path: Path, config: FitConfig) -> tuple[Inference, SparseCodingModel]:
     """Return the model of a run and what finds codes, which for an encoder are in one file."""
     if config.inference == "variational":
-        model = _read(path / "model.safetensors", lambda file: SparseCodingModel.load(file.name))
+        model = read_file(path / "model.safetensors", lambda file: SparseCodingModel.load(file.name))
         return config.recipe.final_inference(model.n_components, model.dictionary.dtype), model
-    inference, model = _read(path / "encoder.safetensors", lambda file: load_encoder(file.name))
+    inference, model = read_file(path / "encoder.safetensors", lambda file: load_encoder(file.name))
     if isinstance(inference, RefinedInference) != (config.inference == "refined"):
         raise FileFormatError(
             f"the encoder of the run '{path}' must be one for inference={config.inference!r}; got another"
         )
     return inference, model
-
-
-def _info(file: BinaryIO) -> RunInfo:
-    content = json.load(file)
-    found = content.pop("format", None) if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise FileFormatError(f"'{file.name}' must have the run format {FORMAT}; got {found!r}")
-    config = FitConfig(**content.pop("config"))
-    config.validate()
-    info = RunInfo(config, **{**content, "image_names": tuple(content["image_names"])})
-    check_positive("gain", info.gain)
-    texts = (info.source, info.version, info.start_from or "", *info.image_names)
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("'source', 'version', 'start_from' and 'image_names' must be texts")
-    return info
-
-
-def _history(file: BinaryIO, config: FitConfig) -> tuple[EpochRecord, ...]:
-    """Return the records, which must be those of the first epochs of such a run."""
-    kinds = get_type_hints(EpochRecord)
-    history: list[EpochRecord] = []
-    for row in csv.DictReader(io.StringIO(file.read().decode(), newline="")):
-        record = EpochRecord(**{key: kind(row[key]) for key, kind in kinds.items()})
-        epoch = len(history)
-        if (record.epoch, record.samples_seen) != (epoch, epoch * config.n_patches) or epoch > config.epochs:
-            raise ValueError(f"row {epoch} must be epoch {epoch} of {config.epochs}; got {record.epoch}")
-        small = all(abs(value) < _LARGEST for value in astuple(record))
-        if not small or record.noise_variance <= 0:
-            raise ValueError(f"row {epoch} must hold finite numbers, with a noise variance > 0")
-        history.append(record)
-    if not history:
-        raise FileFormatError(f"'{file.name}' must have a row for epoch 0 at least; got none")
-    return tuple(history)
-
-
-def _examples(file: BinaryIO) -> np.ndarray:
-    examples = read_arrays(file, _MOST_BYTES["examples.npz"])["patches"]
-    if examples.ndim != 2 or not 0 < len(examples) <= _N_EXAMPLES or examples.dtype not in ("f4", "f8"):
-        raise ValueError(f"1 to {_N_EXAMPLES} patches are expected; got {examples.dtype} {examples.shape}")
-    if not (np.abs(examples) < _LARGEST).all():
-        raise ValueError("the patches must be finite")
-    return examples
-
-
-def _read(path: Path, read: Callable[[BinaryIO], Content]) -> Content:
-    """Return what ``read`` makes of a file of a run. Whatever is wrong with it becomes a FileFormatError."""
-    try:
-        with open_ours(path, _MOST_BYTES[path.name]) as file:
-            return read(file)
-    except FileNotFoundError:
-        raise FileFormatError(f"'{path}' is missing: this is no complete run folder") from None
-    except (PermissionError, FileFormatError):
-        raise
-    except Exception as error:  # Damaged files make their readers raise nearly anything.
-        raise FileFormatError(f"'{path}' is damaged and cannot be read: {one_line(error)}") from error

@@ -17,20 +17,22 @@ def summarise(run: Run) -> dict[str, str]:
     """Return the headline numbers of a run as text, by name."""
     start, end = run.history[0], run.history[-1]
     dimension, n_components = run.model.dictionary.shape
+    config, one = run.info.config, run.info.config.data_point
+    side = f"{config.patch_size} x {config.patch_size} pixels, D = {dimension}"
     return {
-        "held-out ELBO": f"{end.elbo:.2f} nats per patch",
+        "held-out ELBO": f"{end.elbo:.2f} nats per {one}",
         "bits per dimension": f"{-end.elbo / (dimension * math.log(2.0)):.3f}",
-        "gained by learning": f"{end.elbo - start.elbo:.2f} nats per patch",
+        "gained by learning": f"{end.elbo - start.elbo:.2f} nats per {one}",
         "generative fields": f"{n_components - end.dead_latents} in use of {n_components}",
         "dead latents": f"{end.dead_latents}",
-        "patch": f"{run.info.config.patch_size} x {run.info.config.patch_size} pixels, D = {dimension}",
-        "posteriors": f"{run.info.config.covariance}, {_ORIGINS[run.info.config.inference]}",
+        one: f"{dimension:,} columns" if config.rows else side,
+        "posteriors": f"{config.covariance}, {_ORIGINS[config.inference]}",
         "prior": run.model.prior.name + _shapes_in_words(run.model),
         "noise": run.model.likelihood.name,
         "noise deviation": f"{end.noise_variance**0.5:.4f} data units",
         "sparsity of the codes (Gini)": f"{end.gini_mean:.3f} ± {end.gini_std:.3f}",
-        "epochs": f"{end.epoch} of {run.info.config.epochs}",
-        "patches seen": f"{end.samples_seen:,}",
+        "epochs": f"{end.epoch} of {config.epochs}",
+        f"{config.data_points} seen": f"{end.samples_seen:,}",
         "learning time": f"{end.seconds:.1f} s, and {end.evaluation_seconds:.1f} s for the figures",
     }
 

@@ -138,10 +138,10 @@ class SavedSparseCoding(FittedSparseCoding):
     def from_run(cls, run: str | os.PathLike[str]) -> Self:
         """Return an estimator with the model of a run folder, which ``entrosparse fit`` made.
 
-        Its samples are patches as the run learned from them, whitened and scaled, such as the rows of
-        ``entrosparse encode --rows``; the codes are the same, and latents keep their order. Attributes are
-        those of the run, the history that of its held-out patches. ``converged_`` says whether the run came
-        to its last epoch, above its start. Annealing is not taken over, as it needs epochs.
+        Its samples are rows such as the run learned from, or patches as it saw them, whitened and scaled; the
+        codes are those of ``entrosparse encode --rows``, and latents keep their order. Attributes are those
+        of the run, the history that of what it held out. ``converged_`` says whether the run came to its last
+        epoch, above its start. Annealing is not taken over, as it needs epochs.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class SavedSparseCoding(FittedSparseCoding):
         )
         inference = None if config.inference == "variational" else found.inference
         history = [asdict(record) for record in found.history]
-        coding._restore(Units(np.zeros(found.model.n_features), 1.0), found.model, inference, history)
+        coding._restore(found.units, found.model, inference, history)
         coding.elbo_, coding.n_iter_ = history[-1]["elbo"], history[-1]["epoch"]
         coding.converged_ = coding.n_iter_ == config.epochs and not ends_below_start(found.history)
         return coding

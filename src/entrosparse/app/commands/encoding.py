@@ -8,7 +8,6 @@ from jsonargparse import Namespace
 from entrosparse._files import write_atomically
 from entrosparse.app.commands import Command
 from entrosparse.app.terminal import add_threads, new_parser, say, use_threads
-from entrosparse.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +19,8 @@ def add_commands(commands: Any) -> dict[str, Command]:
     """Add the command to a parser, and return what runs it."""
     encode = new_parser("Infer the codes of data under a learned model.")
     encode.add_argument("run", type=str, help="run folder")
-    encode.add_argument("input", type=str, help="folder or file of images, cut into adjacent patches")
-    rows = "INPUT is a table, one prepared data point a row: .npy, .npz, .zarr, .h5::name, .csv or .parquet"
+    encode.add_argument("input", type=str, help="images, cut into adjacent patches, or a table")
+    rows = "INPUT is a table of prepared patches, one a row; for a run of rows it is a table anyway"
     encode.add_argument("--rows", action="store_true", help=rows)
     kinds = (
         "covariance of posteriors that are optimized: diagonal, low-rank, full or exact-factorial; "
@@ -41,10 +40,13 @@ def _encode(options: Namespace) -> int:
     import torch
 
     from entrosparse.app.outputs import check_codes_file
+    from entrosparse.app.row_codes import rows_for
     from entrosparse.app.runs import load_run
-    from entrosparse.images import load_images, prepare_images, tile_patches
+    from entrosparse.app.sources import read_images
+    from entrosparse.images import prepare_images, tile_patches
     from entrosparse.inference import infer_in_chunks
     from entrosparse.processes import Share, current_processes, device_of_process
+    from entrosparse.row_files import open_rows
 
     out, processes = Path(options.out), current_processes()
     processes.from_first(lambda: check_codes_file(out, options.overwrite))
@@ -54,9 +56,9 @@ def _encode(options: Namespace) -> int:
         run = load_run(options.run).to(device_of_process(options.device))
         if options.covariance is not None:
             run = run.with_covariance(options.covariance)
-        if options.rows:
-            return run, _CheckedRows(options.input, run.model.n_features), {}
-        prepared = prepare_images(load_images(options.input), run.info.config.whiten, run.info.gain)
+        if options.rows or run.info.config.rows:
+            return run, rows_for(run, open_rows(options.input), "input"), {}
+        prepared = prepare_images(read_images(options.input), run.info.config.whiten, run.info.gain)
         tiles = tile_patches(prepared.arrays, run.info.config.patch_size)
         return run, tiles, {"positions": tiles.positions, "image_names": np.array(prepared.names)}
 
@@ -71,35 +73,9 @@ def _encode(options: Namespace) -> int:
 
     codes = processes.agreed(infer, lambda _: {})
     for name, parts in zip(("mean", "marginal_scale"), zip(*codes, strict=True), strict=True):
-        found[name] = processes.gathered(torch.cat(parts)).numpy()
+        found[name] = run.units.codes(processes.gathered(torch.cat(parts)).numpy())
     if processes.rank > 0:
         return 0
     write_atomically(out, lambda file: np.savez(file, **found))
-    say(f"wrote the codes of {len(data)} {'rows' if options.rows else 'patches'} to {out}")
+    say(f"wrote the codes of {len(data)} {'patches' if 'positions' in found else 'rows'} to {out}")
     return 0
-
-
-class _CheckedRows:
-    """Rows of so many columns in a file, whose numbers are checked as they are read."""
-
-    def __init__(self, source: str, n_features: int) -> None:
-        from entrosparse.row_files import open_rows
-
-        self._rows = open_rows(source)
-        if self._rows.n_features != n_features:
-            raise InputError(
-                f"the rows of '{source}' must have {n_features} columns, as those that the run learned from; "
-                f"got {self._rows.n_features}"
-            )
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, part: slice) -> "torch.Tensor":
-        import torch
-
-        from entrosparse.model import check_data
-
-        x = torch.from_numpy(self._rows[part])
-        check_data(x, "input")
-        return x

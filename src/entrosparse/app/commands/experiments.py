@@ -9,7 +9,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from entrosparse._files import check_name
 from entrosparse.app.commands import Command
-from entrosparse.app.commands.fitting import SOURCE
 from entrosparse.app.terminal import INTERRUPTED, fail, new_parser, say
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def _add_options(command: ArgumentParser, name: str, largest: str) -> None:
     command.add_argument("name", type=str, help="result to run; all, or list to see them")
     scales = f"smoke, small (minutes) or {largest} (hours)"
     command.add_argument("--scale", type=str, default="small", help=scales)
-    command.add_argument("--images", type=str, help=SOURCE)
+    command.add_argument("--images", type=str, help="folder or file of images; photographs by default")
     command.add_argument("--out", type=str, help=f"new folder; runs/{name}-<scale> by default")
     rest = "keep the results in the folder, run the rest"
     command.add_argument("--resume", action="store_true", help=rest)

@@ -1,4 +1,4 @@
-"""The commands ``fit`` and ``resume``: learning from images, in a run folder that a kill leaves usable."""
+"""The commands ``fit`` and ``resume``: learning in a run folder that a kill leaves usable."""
 
 import argparse
 import os
@@ -29,31 +29,34 @@ from entrosparse.app.terminal import (
 from entrosparse.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+    from numpy.typing import NDArray
 
+    from entrosparse._units import Units
     from entrosparse.app.runs import Run
-    from entrosparse.images import Image, Patches
+    from entrosparse.app.sources import Data
     from entrosparse.learning import Callback, Checkpoints
-
-SOURCE = "folder or file of images; photographs by default"
-_PHOTOGRAPHS = "photographs that come with scikit-image"
 
 
 def add_commands(commands: Any) -> dict[str, Command]:
     """Add the commands to a parser, and return what runs them."""
-    fit = new_parser("Learn a dictionary from images.")
+    fit = new_parser("Learn a dictionary from images or rows.")
     fit.add_argument("--config", action="config", help="settings in a YAML file; flags win over it")
     # A default here would win over the file, so a missing input has none.
-    fit.add_argument("input", nargs="?", type=str, default=argparse.SUPPRESS, help=SOURCE)
+    source = "folder or file of images, or with --rows a table; photographs by default"
+    fit.add_argument("input", nargs="?", type=str, default=argparse.SUPPRESS, help=source)
     for parameter in fields(FitConfig):
         flag, description = f"--{parameter.name.replace('_', '-')}", parameter.metadata["help"]
-        fit.add_argument(flag, type=parameter.type, default=parameter.default, help=description)
-    start = "run folder: begin with its dictionary; n-components, patch-size and whiten must be as there"
+        if parameter.name == "rows":
+            fit.add_argument(flag, action="store_true", help=description)
+        else:
+            fit.add_argument(flag, type=parameter.type, default=parameter.default, help=description)
+    start = (
+        "run folder: begin with its dictionary; rows, n-components, patch-size and whiten must be as there"
+    )
     fit.add_argument("--start-from", type=str, help=start)
     fit.add_argument("--out", type=str, help="new folder for the run; runs/<date and time> by default")
     add_threads(fit)
-    commands.add_subcommand("fit", fit, help="learn a dictionary from images")
+    commands.add_subcommand("fit", fit, help="learn a dictionary from images or rows")
 
     description = "go on with a run that was cut off, as if it had not been"
     resume = new_parser(description)
@@ -61,13 +64,6 @@ def add_commands(commands: Any) -> dict[str, Command]:
     add_threads(resume)
     commands.add_subcommand("resume", resume, help=description)
     return {"fit": _fit, "resume": _resume}
-
-
-def read_source(source: str) -> "list[Image]":
-    """Return the images of a source, as it is named in a run folder."""
-    from entrosparse.images import default_images, load_images
-
-    return default_images() if source == _PHOTOGRAPHS else load_images(source)
 
 
 def _how_to_go_on(out: Path) -> str:
@@ -78,10 +74,14 @@ def _fit(options: Namespace) -> int:
     config = FitConfig(**{parameter.name: options[parameter.name] for parameter in fields(FitConfig)})
     config.validate()
     given = options.get("input")
-    source = _PHOTOGRAPHS if given is None else os.path.abspath(given)
+    if given is None and config.rows:
+        raise InputError("the 'input' parameter must name a table where 'rows' is given; got none")
 
     from entrosparse.app.outputs import check_new_folder
+    from entrosparse.app.sources import PHOTOGRAPHS
     from entrosparse.processes import current_processes
+
+    source = PHOTOGRAPHS if given is None else os.path.abspath(given)
 
     def new_folder() -> Path | None:
         out = Path(options.out or f"runs/{datetime.now():%Y-%m-%d-%H%M%S}")
@@ -128,7 +128,7 @@ def _go_on(out: Path, begun: tuple[FitConfig, str, str | None] | None = None) ->
 def _learn(
     out: Path, config: FitConfig, source: str, start_from: str | None, run: "Run | None" = None
 ) -> int:
-    """Learn from the images of a source into a new run folder, or go on with the run that is there."""
+    """Learn from a source into a new run folder, or go on with the run that is there."""
     import numpy as np
     import torch
 
@@ -136,35 +136,38 @@ def _learn(
     from entrosparse.app.interruption import Interruption
     from entrosparse.app.progress import FitProgress
     from entrosparse.app.reports import write_report
-    from entrosparse.app.runs import RunInfo, RunWriter, load_run, pick_examples
-    from entrosparse.images import prepare_images, split_patches
+    from entrosparse.app.runs import RunWriter, load_run, pick_examples
+    from entrosparse.app.sources import InDataUnits, read_data
     from entrosparse.learning import train
     from entrosparse.model import check_device
     from entrosparse.processes import current_processes, device_of_process
 
     processes = current_processes()
     check_device(device_of_process(config.device))
-    init = "ica" if start_from is None else _dictionary_of(start_from, config)
+    origin = None if start_from is None else _origin(start_from, config)
     schedule = get_schedule(config.annealing)
     if config.stretch_annealing:
         schedule = stretched(schedule, config.epochs)
 
-    def load() -> tuple["Patches", "np.ndarray", RunInfo, "np.ndarray"]:
-        prepared = prepare_images(read_source(source), config.whiten)
-        patches, others = split_patches(
-            prepared.arrays, config.patch_size, config.n_patches, config.n_heldout, config.seed
-        )
-        names = tuple(prepared.names)
-        info = RunInfo(config, source=source, image_names=names, gain=prepared.gain, start_from=start_from)
-        examples = pick_examples(heldout := others[:])
-        if run and (info.gain != run.info.gain or not np.array_equal(examples, run.examples)):
+    def load() -> tuple["Data", "np.ndarray", "str | NDArray[Any]"]:
+        data = read_data(config, source, start_from)
+        examples = pick_examples(data.heldout)
+        if run and not (
+            (data.info.gain, data.info.n_rows) == (run.info.gain, run.info.n_rows)
+            and np.array_equal(examples, run.examples, equal_nan=True)
+        ):
             raise InputError(
-                f"the images of the run '{out}' must be those it began with; got others in '{source}'"
+                f"the {'rows' if config.rows else 'images'} of the run '{out}' must be those it began with; "
+                f"got others in '{source}'"
             )
-        return patches, heldout, info, examples
+        return data, examples, "ica" if origin is None else _dictionary_of(origin, data.units)
 
-    patches, heldout, info, examples = processes.agreed(
-        load, lambda loaded: {"images": ", ".join(loaded[2].image_names)}
+    data, examples, init = processes.agreed(
+        load,
+        lambda loaded: {
+            "images": ", ".join(loaded[0].info.image_names),
+            "number of rows": str(loaded[0].info.n_rows),
+        },
     )
     interruption = Interruption()
     try:
@@ -173,14 +176,17 @@ def _learn(
             if processes.rank == 0:
                 if not processes.alone:
                     say(f"{processes.size} processes of {torch.get_num_threads()} thread(s)")
-                progress = watched.enter_context(FitProgress(config.epochs, config.epochs * config.n_patches))
-                # An epoch is saved before it is printed.
-                callbacks[:0] = [RunWriter(out, info, examples, run.history if run else ()), progress]
+                progress = watched.enter_context(
+                    FitProgress(config.epochs, data.info.n_samples, config.data_points)
+                )
+                history, units = run.history if run else (), data.units if config.rows else None
+                writer = RunWriter(out, data.info, examples, history, units)
+                callbacks.insert(0, InDataUnits([writer, progress], data))  # Saved before it is printed.
             watched.enter_context(interruption)
             train(
                 config.recipe.learner(config.n_components),
-                patches,
-                heldout,
+                data.train,
+                data.heldout,
                 n_components=config.n_components,
                 init=init,
                 prior=config.recipe.prior_part,
@@ -206,19 +212,29 @@ def _learn(
     return _finish(out) if processes.rank == 0 else 0
 
 
-def _dictionary_of(start_from: str, config: FitConfig) -> "Tensor":
-    """Return the dictionary of another run, if it is one that a run with these settings can begin with."""
+def _origin(start_from: str, config: FitConfig) -> "Run":
+    """Return another run, if it is one that a run with these settings can begin with."""
     from entrosparse.app.runs import load_run
 
     origin = load_run(start_from)
-    for name in ("n_components", "patch_size", "whiten"):
+    for name in ("rows", "n_components", "patch_size", "whiten"):
         expected, got = getattr(origin.info.config, name), getattr(config, name)
         if got != expected:
             raise InputError(
                 f"the '{name}' parameter must be {expected!r}, as in the run '{start_from}' that learning "
                 f"starts from; got {got!r}"
             )
-    return origin.model.dictionary
+    return origin
+
+
+def _dictionary_of(origin: "Run", units: "Units") -> "NDArray[Any]":
+    """Return the dictionary of another run in these units."""
+    if len(units.mean) != origin.model.n_features:
+        raise InputError(
+            f"the 'input' parameter must have {origin.model.n_features} columns, as in the run "
+            f"'{origin.path}' that learning starts from; got {len(units.mean)}"
+        )
+    return units.atoms(origin.units.model(origin.model).dictionary.numpy())
 
 
 def _finish(out: Path) -> int:
