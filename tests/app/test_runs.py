@@ -145,6 +145,18 @@ def test_a_config_of_another_kind_is_refused(folder, content):
         load_run(folder)
 
 
+def test_a_run_from_before_there_were_rows_opens(folder):
+    content = json.loads((folder / "config.json").read_text())
+    del content["config"]["rows"], content["n_rows"]
+    (folder / "config.json").write_text(json.dumps(content))
+    run = load_run(folder)
+    assert run.info == INFO
+    assert (run.units.mean == 0.0).all()
+    (folder / "config.json").write_text(json.dumps(content | {"n_rows": 1000}))
+    with pytest.raises(FileFormatError, match="'n_rows' must be null"):
+        load_run(folder)
+
+
 def test_files_of_different_runs_are_refused(folder):
     content = json.loads((folder / "config.json").read_text())
     content["config"]["patch_size"] = 3
