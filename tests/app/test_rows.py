@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pandas
 import pytest
+import torch
 import zarr
 
 from commands import failure, write_images
@@ -255,6 +256,15 @@ def test_reconstruct_fills_in_what_is_missing(run, table, tmp_path, capsys):
     columns = np.broadcast_to(np.nanmean(TABLE, axis=0), TABLE.shape)[missing] - WHOLE[missing]
     assert np.square(error).mean() < 0.5 * np.square(columns).mean()
     assert 0.5 < np.square(error / np.hypot(found.deviation[missing], 0.2)).mean() < 2.0
+
+
+@pytest.mark.parametrize("folder", ["run", "per_feature"])
+def test_reconstructions_are_as_sure_as_the_posteriors_in_data_units(request, folder):
+    folder = request.getfixturevalue(folder)
+    found, coding = load_run(folder).reconstruct(TABLE), SparseCoding.from_run(folder)
+    variance = coding.posterior(TABLE).reconstruction_variance(torch.from_numpy(coding.components_.T.copy()))
+    np.testing.assert_allclose(found.deviation, variance.sqrt(), rtol=1e-9)
+    np.testing.assert_allclose(found.rows, coding.inverse_transform(coding.transform(TABLE)), rtol=1e-9)
 
 
 def test_a_table_without_gaps_has_nothing_to_fill_in(run, tmp_path):
