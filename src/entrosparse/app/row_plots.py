@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from entrosparse.app.plots import ENTROPY_COLOURS, INK, add_colorbar, add_legend, add_title, panels
 
 _FEW = 100  # Columns whose values can be told apart as dots.
+_MANY = 5_000  # Columns of which a picture takes less room than lines and dots.
 
 
 def draw_atoms(dictionary: ArrayLike, prior_scale: ArrayLike) -> Figure:
@@ -78,6 +79,8 @@ def draw_rows(
         )
         axes.plot(places, mean, color=colour, linewidth=1.2, label="reconstruction")
         axes.plot(places, original, ".", color=INK, markersize=dots, label="value")
+        for artist in (*axes.lines, *axes.collections):
+            artist.set_rasterized(len(places) >= _MANY)
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("column", fontsize=9)
         add_title(axes, title)

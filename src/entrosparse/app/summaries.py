@@ -29,7 +29,7 @@ def summarise(run: Run) -> dict[str, str]:
         "posteriors": f"{config.covariance}, {_ORIGINS[config.inference]}",
         "prior": run.model.prior.name + _shapes_in_words(run.model),
         "noise": run.model.likelihood.name,
-        "noise deviation": f"{end.noise_variance**0.5:.4f} data units",
+        "noise deviation": f"{end.noise_variance**0.5:#.4g} data units",
         "sparsity of the codes (Gini)": f"{end.gini_mean:.3f} ± {end.gini_std:.3f}",
         "epochs": f"{end.epoch} of {config.epochs}",
         f"{config.data_points} seen": f"{end.samples_seen:,}",
