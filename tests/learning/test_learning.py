@@ -3,6 +3,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from conftest import make_model
 from entrosparse.annealing import SCHEDULES, EntropyWeights
@@ -12,6 +13,7 @@ from entrosparse.inference import STARTING_SWEEPS, DiagonalInference
 from entrosparse.learning import (
     Batch,
     Callback,
+    Floors,
     OnlineEM,
     evaluate,
     exact_em,
@@ -255,6 +257,17 @@ def test_the_model_is_never_below_its_start(patches):
     assert torch.equal(result.model.dictionary, seen[0].dictionary)
     assert torch.equal(result.model.dictionary, seen[-1].dictionary)
     assert not result.converged
+
+
+def test_the_start_is_judged_at_its_own_noise_variance():
+    """With as many atoms as dimensions there may be next to no noise, which takes many turns to find."""
+    digits = load_digits().data[:200]
+    x = torch.from_numpy((digits - digits.mean(0)) / digits.std())
+    with pytest.warns(ConvergenceWarning, match="below its start, which is kept"):
+        result = train(OnlineEM(), x.numpy(), n_components=64, epochs=1)
+    start = initial_model(x, 64, "ica", Laplace(), torch.Generator().manual_seed(0))
+    best = float(evaluate(start, x, max_turns=500, floors=Floors.from_sample(x)).terms.elbo)
+    assert abs(result.history[0].elbo - best) < 3.0
 
 
 def test_the_averaged_model_is_good_at_every_moment(patches):

@@ -114,8 +114,8 @@ class FitConfig:
 
     @property
     def n_heldout(self) -> int:
-        """Number of patches held out to measure learning: a tenth of the others, from 64 to 4096."""
-        return min(4096, max(64, self.n_patches // 10))
+        """Number of patches held out to measure learning: a tenth of the others, from 64 to 2048."""
+        return min(2048, max(64, self.n_patches // 10))
 
     @property
     def data_point(self) -> str:

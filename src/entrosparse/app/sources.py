@@ -21,7 +21,7 @@ from entrosparse.model import SparseCodingModel
 from entrosparse.row_files import KINDS, open_rows
 
 PHOTOGRAPHS = "photographs that come with scikit-image"
-_FEWEST_ROWS, _MOST_HELDOUT = 10, 4096
+_FEWEST_ROWS, _MOST_HELDOUT = 10, 2048
 
 
 @final
@@ -92,7 +92,7 @@ def read_images(source: str) -> list[Image]:
 def split_rows(source: str) -> tuple[TableRows, NDArray[Any]]:
     """Return the rows of a table that are learned from, which are not read here, and those that are held out.
 
-    A tenth of the rows is held out, at most 4096. Which they are depends on the number of rows alone, so that
+    A tenth of the rows is held out, at most 2048. Which they are depends on the number of rows alone, so that
     all runs on a table hold out the same.
 
     Raises

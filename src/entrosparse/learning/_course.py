@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, final
 
 import numpy as np
@@ -29,7 +29,8 @@ from entrosparse.statistics import Statistics
 _SPARSITY_ROWS = 256  # rows of a turn over all training rows that the Gini index is taken of
 _REPORT_TOLERANCE = 0.01  # nats per data point
 _REPORT_TURNS = 4  # at most, from the λ and σ² of learning, or
-_COOLING_TURNS = 20  # as many for a learner of all rows, whose noise may still be cooling
+_COOLING_TURNS = 20  # as many for a learner of all rows, whose noise may still be cooling, or
+_START_CODES = 2**23  # as infer so many codes for the start, whose λ and σ² may be far from their optimum
 
 
 @final
@@ -205,7 +206,7 @@ class Course:
     def _report(self, epoch: int, weights: EntropyWeights) -> bool:
         """Add a record to the history; return whether a callback wants to end learning."""
         started = time.perf_counter()
-        model, turn, n_looked_at = self._judged(self.state, self.state.inference)
+        model, turn, n_looked_at = self._judged(self.state, self.state.inference, is_start=epoch == 0)
         if not np.isfinite(float(turn.terms.elbo)):
             raise NumericalError(
                 f"the ELBO is not finite after epoch {epoch}; scale the data to unit variance"
@@ -231,12 +232,15 @@ class Course:
         self._now = replace(self._now, history=[*self.history, record], evaluation_seconds=seconds)
         self.model, self.inference = model, self.state.inference
         if ends_below_start(self.history):
-            self.inference = self._inference_of_start
-            self.model = self._judged(self._start.state, self.inference)[0]
+            self.model, self.inference = self._model_of_start, self._inference_of_start
         for callback in self._callbacks:
             callback.on_inference(self.inference)
         stops = [callback.on_epoch(self.model, record) for callback in self._callbacks]
         return bool(self._processes.sum(torch.tensor([float(any(stops))])) > 0)
+
+    @cached_property
+    def _model_of_start(self) -> SparseCodingModel:
+        return self._judged(self._start.state, self._inference_of_start, is_start=True)[0]
 
     def _sparsity(self, marginals: Diagonal, n_rows: int) -> tuple[float, float, int]:
         """Return mean and deviation of the Gini index over some of the rows, and the dead latents of all."""
@@ -251,14 +255,19 @@ class Course:
         dead = dead_by_moments(sums[3 : 3 + n_latents], sums[3 + n_latents :])
         return mean, max(0.0, square - mean * mean) ** 0.5, int(dead.sum())
 
-    def _judged(self, state: Any, inference: Inference) -> tuple[SparseCodingModel, Turn, int]:
+    def _judged(
+        self, state: Any, inference: Inference, is_start: bool = False
+    ) -> tuple[SparseCodingModel, Turn, int]:
         """Return the model to keep, what is reported on it, and how many rows sparsity is measured on."""
         source, model = self._source, state.model
+        turns = _COOLING_TURNS if self._learner.sees_all_rows else _REPORT_TURNS
+        if is_start:  # Judged by fewer, it could be taken to be worse than what learning ends with.
+            turns = max(turns, _START_CODES // (source.n_watched * model.n_components))
         judge = partial(
             evaluate,
             inference=inference,
             tolerance=_REPORT_TOLERANCE,
-            max_turns=_COOLING_TURNS if self._learner.sees_all_rows else _REPORT_TURNS,
+            max_turns=turns,
             floors=source.floors,
             processes=self._processes,
         )

@@ -102,7 +102,8 @@ class Source:
                 raise InputError(
                     f"the held-out data must have {self.sample.shape[1]} columns; got {self.heldout.shape[1]}"
                 )
-        watched = self._share(torch.from_numpy(watched_rows(self.n_rows, self._sample_weight)))
+        watched = torch.from_numpy(watched_rows(self.n_rows, self._sample_weight))
+        self.n_watched, watched = len(watched), self._share(watched)
         if not learner.sees_all_rows:
             self.watched, self.weight_of_watched = self._read(data, watched), self._weight_of(watched)
 
