@@ -1,7 +1,7 @@
 import json
-import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,61 +205,64 @@ def test_a_failing_disk_keeps_the_previous_epoch(folder, monkeypatch):
     assert len(load_run(writer.path).history) == 2
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-sys.path.insert(0, {tests!r})
-from test_runs import ENCODER_INFO, EXAMPLES, INFO, RunWriter, make_encoder, make_model, make_record
+class Instants:
+    """What is in a folder before each line of the package that is run: what a kill there would leave."""
 
-torch.set_num_threads(1)  # Nothing but this process is forked.
-states = [(make_encoder(k + 1.0), make_model(k + 1.0), make_record(k)) for k in range(3)]
+    def __init__(self, folder):
+        self.folder, self.found = folder, []
 
-def killed_at(instant, folder):
-    seen = 0
-    def trace(frame, event, argument):
-        nonlocal seen
+    def __enter__(self):
+        self.tracing = sys.gettrace()
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, *exception):
+        sys.settrace(self.tracing)
+
+    def trace(self, frame, event, argument):
         if "entrosparse" not in Path(frame.f_code.co_filename).parts:
             return None
-        seen += event == "line"
-        if seen == instant:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-    writer = RunWriter(folder, {info}, EXAMPLES)
-    sys.settrace(trace)
-    for inference, model, record in states:
-        writer.on_inference(inference)
-        writer.on_epoch(model, record)
-    os._exit(0)
-
-instant, ended = 0, False
-while not ended:
-    instant += 1
-    child = os.fork()
-    if not child:
-        killed_at(instant, Path({place!r}) / f"{{instant:04d}}" / "run")
-    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-"""
+        if event == "line":
+            self.found.append(
+                {
+                    path.relative_to(self.folder): path.read_bytes() if path.is_file() else None
+                    for path in self.folder.rglob("*")
+                }
+            )
+        return self.trace
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-@pytest.mark.parametrize("info", ["INFO", "ENCODER_INFO"])
-def test_a_kill_at_any_instant_leaves_a_usable_run_or_none(tmp_path, request, info):
-    """Kill a writer before each line of the package that it runs, and read what is left."""
-    script = KILLED.format(tests=str(request.path.parent), place=str(tmp_path), info=info)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=300)
-    epochs = []
-    for place in sorted(tmp_path.iterdir()):
-        folder = place / "run"
-        if folder.exists():
-            run = load_run(folder)
-            epochs.append(run.history[-1].epoch)
-            mark = run.model.prior_scale[0].item()
-            assert mark - 1 in (epochs[-1], epochs[-1] + 1)
-            if info == "ENCODER_INFO":  # Encoder and model always belong together.
-                assert run.inference.encoder.unit[0].item() == mark
-        else:
-            epochs.append(-1)
+@pytest.mark.parametrize("info", [INFO, ENCODER_INFO], ids=["model", "encoder"])
+def test_a_kill_at_any_instant_leaves_a_usable_run_or_none(tmp_path, info):
+    """Read what is there before each line of the package that a writer runs."""
+    (tmp_path / "written").mkdir()
+    writer = RunWriter(tmp_path / "written" / "run", info, EXAMPLES)
+    states = [(make_encoder(k + 1.0), make_model(k + 1.0), make_record(k)) for k in range(3)]
+    with Instants(tmp_path / "written") as instants:
+        for inference, model, record in states:
+            writer.on_inference(inference)
+            writer.on_epoch(model, record)
+    epochs, before = [], None
+    for number, files in enumerate(instants.found):
+        if files != before:
+            place, before = tmp_path / str(number), files
+            place.mkdir()
+            for path, content in files.items():  # folders before what they hold
+                (place / path).mkdir() if content is None else (place / path).write_bytes(content)
+            epoch = last_epoch(place / "run", info)
+        epochs.append(epoch)
     assert epochs == sorted(epochs)
     assert set(epochs) == {-1, 0, 1, 2}
     assert min(epochs.count(epoch) for epoch in (-1, 0, 1)) >= 4  # the instants between two whole states
+
+
+def last_epoch(folder, info):
+    """Load a run, see that its parts belong together, and return its last epoch; -1 where there is none."""
+    if not folder.exists():
+        return -1
+    run = load_run(folder)
+    mark, epoch = run.model.prior_scale[0].item(), run.history[-1].epoch
+    assert mark - 1 in (epoch, epoch + 1)
+    if info is ENCODER_INFO:  # Encoder and model always belong together.
+        assert run.inference.encoder.unit[0].item() == mark
+    return epoch
