@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from markupsafe import Markup
 
 from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.model import SparseCodingModel, unit_columns
@@ -20,6 +21,15 @@ def generator() -> torch.Generator:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="module")
+def pages_without_figures():
+    """Runs end without rendering their figures, which would take most of the time of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("entrosparse.app.reports.inline_figure", lambda figure: Markup("<svg/>"))
+        patch.setattr("entrosparse.app.reports.fields_png", lambda run: b"\x89PNG")
+        yield
 
 
 def make_model(

@@ -400,7 +400,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.fixture(scope="module", params=["variational", "encoder", "refined"])
-def run(request, tmp_path_factory):
+def run(request, pages_without_figures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     images = write_images(folder / "images")
     settings = ["--noise=per-feature", "--prior=generalized-gaussian", "--prior-shape=0.8"]

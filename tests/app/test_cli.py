@@ -227,7 +227,10 @@ def test_info_prints_the_headlines(run, capsys):
     assert "of 6" in text
 
 
-def test_report_needs_the_run_folder_only_and_the_page_nothing(run, capsys):
+def test_report_needs_the_run_folder_only_and_the_page_nothing(figures, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", str(images), *SMALL, "--out", "run"]) == 0
+    run = (tmp_path / "run").rename(tmp_path / "moved")
     page = (run / "report.html").read_text()
     for name in ("report.html", "fields.png"):
         (run / name).unlink()

@@ -176,7 +176,9 @@ def test_the_command_refuses_what_the_library_does_before_work(
 @pytest.mark.parametrize(
     ("inference", "covariance"), [*KINDS, ("refined", "low-rank"), ("refined", "exact-factorial")]
 )
-def test_the_command_learns_what_the_library_does(images, tmp_path, inference, covariance, prior, noise):
+def test_the_command_learns_what_the_library_does(
+    figures, images, tmp_path, inference, covariance, prior, noise
+):
     try:
         Recipe(covariance, 5, inference, prior, noise).validate()
     except ValueError:
