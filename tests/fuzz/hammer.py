@@ -1,11 +1,12 @@
-"""Load many damaged files in a process of its own, and report in JSON how it went.
+"""Load many damaged files, each kind in a fork of its own, and report in JSON how it went.
 
-Run as ``python hammer.py TARGET COUNT SEED FOLDER``. An error that is not the library's own ends the process,
-and so does a crash of a reader in C; the damaged file is then still in the folder. The process may use one
-gigabyte of addresses more than it has when the damage begins.
+Run as ``python hammer.py SEED FOLDER TARGET COUNT [TARGET COUNT ...]``. An error that is not the library's
+own ends the process, and so does a crash of a reader in C; the damaged file is then still in the folder. The
+fork may use one gigabyte of addresses more than it has when the damage begins.
 """
 
 import json
+import os
 import resource
 import shutil
 import struct
@@ -357,4 +358,12 @@ def hammer(target: str, count: int, seed: int, folder: Path) -> dict[str, object
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # Readers and checkpoints warn of damage that they can mend.
-    print(json.dumps(hammer(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))))
+    seed, place = int(sys.argv[1]), Path(sys.argv[2])
+    for target, count in zip(sys.argv[3::2], sys.argv[4::2], strict=True):
+        (place / target).mkdir()
+        child = os.fork()  # Imports are made once.
+        if not child:
+            print(json.dumps(hammer(target, int(count), seed, place / target)), flush=True)
+            os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            sys.exit(f"loading a damaged {target} failed")
