@@ -149,7 +149,7 @@ def test_units_of_the_data_do_not_matter(parts, seed, exponent):
     factor = 2.0**exponent  # Others are rounded, and learning may then end elsewhere.
     X = _table(seed, 40, 5)
     one, other = (
-        SparseCoding(3, tol=1e-3, max_epochs=100, random_state=0, **parts).fit(c * X) for c in (1.0, factor)
+        SparseCoding(3, tol=1e-3, max_epochs=40, random_state=0, **parts).fit(c * X) for c in (1.0, factor)
     )
     np.testing.assert_allclose(other.components_, one.components_, atol=1e-6)
     np.testing.assert_allclose(other.prior_scale_, factor * one.prior_scale_, rtol=1e-6)
@@ -166,7 +166,7 @@ def test_units_of_the_data_do_not_matter(parts, seed, exponent):
 @each_part
 def test_codes_do_not_depend_on_the_other_rows(parts, seed, dtype):
     X = _table(seed, 30, 5).astype(dtype)
-    coding = SparseCoding(4, rank=2, max_epochs=60, random_state=0, **parts).fit(X)
+    coding = SparseCoding(4, rank=2, max_epochs=30, random_state=0, **parts).fit(X)
     order = np.random.default_rng(seed).permutation(30)
     complete = ~np.isnan(X).any(1)
     share = 5e-3 if dtype == np.float64 else 5e-2  # Of a posterior deviation.

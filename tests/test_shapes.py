@@ -20,7 +20,7 @@ H, D = 4, 8
 PRIORS = [GeneralizedGaussian(), GeneralizedGaussian("shared"), GeneralizedGaussian(0.7), SkewedLaplace()]
 
 
-def rows(draw, n=3000):
+def rows(draw, n=1500):
     """Data of H orthogonal atoms, whose codes are drawn by a function of the generator and the size."""
     rng = np.random.default_rng(0)
     atoms = np.linalg.qr(rng.normal(size=(D, H)))[0]

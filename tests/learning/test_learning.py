@@ -142,7 +142,7 @@ def test_train_repeats_with_the_seed(patches):
 def test_annealing_ends_as_well_as_no_annealing(patches, annealing):
     """Compared with a run that has as many epochs at γ = δ = 1."""
     _, data, heldout = patches
-    learner, epochs, settings = OnlineEM(), 40, {"n_components": 12, "batch_size": 100}
+    learner, epochs, settings = OnlineEM(), 24, {"n_components": 12, "batch_size": 100}
     annealed = train(learner, data, heldout, epochs=epochs, annealing=annealing, **settings)
     plain_epochs = sum(SCHEDULES[annealing](i) == EntropyWeights() for i in range(epochs))
     plain = train(learner, data, heldout, epochs=plain_epochs, **settings)

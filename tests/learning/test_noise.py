@@ -1,5 +1,7 @@
 """What each kind of noise is for: factor analysis, columns of different units, outliers."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -109,15 +111,17 @@ def test_weights_are_repetitions_and_holes_are_left_out(noise, rng):
     assert np.isfinite(one.score(X))
 
 
+@cache
+def online(noise, prior, annealing):
+    settings = {"algorithm": "online", "max_epochs": 25, "batch_size": 100, "random_state": 0}
+    return SparseCoding(3, noise=noise, prior=prior, annealing=annealing, **settings).fit(TABLE)
+
+
 @pytest.mark.parametrize("annealing", ["prior", "likelihood"])
 @pytest.mark.parametrize("prior", ["laplace", "gaussian"])
 @each_noise
 def test_annealing_goes_with_every_pair(noise, prior, annealing):
-    settings = {"algorithm": "online", "max_epochs": 25, "batch_size": 100, "random_state": 0}
-    plain, annealed = (
-        SparseCoding(3, noise=noise, prior=prior, annealing=way, **settings).fit(TABLE)
-        for way in ("none", annealing)
-    )
+    plain, annealed = (online(noise, prior, way) for way in ("none", annealing))
     assert (annealed.history_[-1]["gamma"], annealed.history_[-1]["delta"]) == (1.0, 1.0)
     assert annealed.score(TABLE) > plain.score(TABLE) - 0.3
 
