@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DOCUMENTS := tests/test_docs.py tests/test_documentation.py
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-all test-oldest check fmt results bench docs docs-links
@@ -15,8 +16,9 @@ runs/demo/report.html: | $(READY)
 	rm -rf runs/demo
 	$(BIN)/entrosparse fit --out runs/demo
 
+# The tests of the documents are those of `make check`.
 test: $(READY)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow" $(DOCUMENTS:%=--ignore=%)
 
 test-all: $(READY)
 	$(BIN)/pytest -n 2
@@ -29,7 +31,7 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest --doctest-modules src tests/test_docs.py tests/test_documentation.py
+	$(BIN)/pytest --doctest-modules src $(DOCUMENTS)
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix-only
