@@ -1,7 +1,8 @@
 """Kill runs at random instants and resume them until they end, in a process that has imported all once.
 
-Run as ``python kills.py KILLS SEED FOLDER``. Each target is run in the folder TARGET/whole at leisure, and in
-TARGET/0, TARGET/1, ... with kills. Prints in JSON how many kills there were, and how many while saving.
+Run as ``python kills.py KILLS SEED FOLDER TARGET [TARGET ...]``. Each target is run in the folder
+TARGET/whole at leisure, and in TARGET/0, TARGET/1, ... with kills. Prints in JSON how many kills there were,
+and how many while saving.
 """
 
 import itertools
@@ -105,12 +106,12 @@ def kill(target: Callable[[Path], None], place: Path, wanted: int, rng: np.rando
             halves.update(folder.rglob(".checkpoint-*"))
 
 
-def main(wanted: int, seed: int, place: Path) -> None:
+def main(wanted: int, seed: int, place: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
-    saving = [each for name, target in TARGETS.items() for each in kill(target, place / name, wanted, rng)]
+    saving = [each for name in names for each in kill(TARGETS[name], place / name, wanted, rng)]
     print(json.dumps({"kills": len(saving), "while saving": sum(saving)}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

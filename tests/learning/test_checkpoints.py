@@ -642,15 +642,21 @@ def history_of(folder):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-@pytest.mark.parametrize("kills", [1, pytest.param(25, marks=pytest.mark.slow)])
-def test_runs_that_are_killed_end_as_if_they_had_not_been(tmp_path, kills):
-    """Four targets are killed so often each: three learners, and the command line."""
+@pytest.mark.parametrize(
+    ("kills", "targets"),
+    [
+        (1, ["online", "command"]),
+        pytest.param(25, ["online", "adam", "refined", "batch", "command"], marks=pytest.mark.slow),
+    ],
+)
+def test_runs_that_are_killed_end_as_if_they_had_not_been(tmp_path, kills, targets):
+    """Each target is killed so often: learners, and the command line."""
     script = Path(__file__).with_name("kills.py")
-    command = [sys.executable, "-W", "ignore", str(script), str(kills), str(kills), str(tmp_path)]
+    command = [sys.executable, "-W", "ignore", str(script), str(kills), str(kills), str(tmp_path), *targets]
     result = subprocess.run(command, check=True, timeout=600, capture_output=True, text=True)
     report = json.loads(result.stdout)
     print(report)
-    assert report["kills"] >= 4 * kills
+    assert report["kills"] >= len(targets) * kills
     assert report["while saving"] >= kills // 10
     for target in tmp_path.iterdir():
         runs = [run for run in target.iterdir() if run.name != "whole"]
