@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "out"
-    reproduce(["bars", "annealing-fields"], out, "smoke", {})
+    reproduce(["annealing-fields"], out, "smoke", {})
     return (out / "report.html").as_uri()
 
 
