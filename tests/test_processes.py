@@ -29,6 +29,14 @@ from entrosparse.statistics import Statistics
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 FIT = ["--n-components=6", "--patch-size=4", "--n-patches=600", "--batch-size=100"]
 LIMIT = 120  # seconds
+BOTH = """
+import sys
+from entrosparse.app.cli import main
+
+then = sys.argv.index("then")
+assert main(sys.argv[1:then]) == 0
+sys.exit(main(sys.argv[then + 1 :]))
+"""
 RUNNING = []
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -133,17 +141,16 @@ def test_the_command_learns_and_encodes_in_processes(tmp_path, capsys):
     one, two = load_run(tmp_path / "one"), load_run(tmp_path / "two")
     torch.testing.assert_close(two.model.dictionary, one.model.dictionary, rtol=1e-4, atol=1e-4)
     assert not (tmp_path / "two" / "checkpoints").exists()
+    # The same processes find codes and then make a mistake, which is told once.
     encode = ["encode", str(tmp_path / "two"), str(images), "--out"]
-    code, _, err = finish(launch(2, "-m", "entrosparse", *encode, tmp_path / "two.npz"))
-    assert code == 0, err[-2000:]
+    (tmp_path / "both.py").write_text(BOTH)
+    code, _, err = finish(launch(2, tmp_path / "both.py", *encode, tmp_path / "two.npz", "then", *fit[2:]))
+    assert code != 0
+    assert err.count("entrosparse: error: the 'out' parameter must be a folder") == 1
     assert main([*encode, str(tmp_path / "one.npz")]) == 0
     first, second = np.load(tmp_path / "one.npz"), np.load(tmp_path / "two.npz")
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
-    # A mistake is told once.
-    code, _, err = finish(launch(2, *fit))
-    assert code != 0
-    assert err.count("entrosparse: error: the 'out' parameter must be a folder") == 1
 
 
 def slow_fit(tmp_path, *options):

@@ -45,7 +45,10 @@ def failed(folder, module, name, ranks, *arguments):
 
 @pytest.mark.parametrize(
     ("ranks", "expected"),
-    [("1", "process 1 of 2 failed: the disk is broken"), ("0,1", "the disk is broken")],
+    [
+        ("1", "process 1 of 2 failed: the disk is broken"),
+        pytest.param("0,1", "the disk is broken", marks=pytest.mark.slow),
+    ],
 )
 def test_a_failure_in_any_process_is_said_once(tmp_path, ranks, expected):
     images = write_images(tmp_path / "images")
