@@ -223,20 +223,24 @@ def _largest_gradient(objective, leaves):
     return max(float(gradient.abs().max()) for gradient in gradients)
 
 
-FAST = [(family, "laplace") for family in FAMILIES]
-FAST += [("diagonal", "generalized-gaussian"), ("full", "skewed-laplace"), ("one-sided", "exponential")]
+WAYS = ["entropies", "classical"]
+FAST = [(way, (family, "laplace")) for way in WAYS for family in FAMILIES]
+FAST += [(way, ("full", "skewed-laplace")) for way in WAYS]
+FAST += [("entropies", ("diagonal", "generalized-gaussian")), ("classical", ("one-sided", "exponential"))]
 
 
 @pytest.mark.parametrize(
-    "pair",
+    ("learned_by", "pair"),
     [
-        pytest.param(pair, marks=() if pair in FAST else pytest.mark.slow, id=" ".join(pair))
+        pytest.param(
+            way, pair, marks=[pytest.mark.slow] * ((way, pair) not in FAST), id=" ".join([way, *pair])
+        )
+        for way in WAYS
         for pair in PAIRS
         if pair[0] != "exact factorial"
     ],
-    indirect=True,
+    indirect=["pair"],
 )
-@pytest.mark.parametrize("learned_by", ["entropies", "classical"])
 def test_theorems_3_and_4_stationary_points_coincide(family, parameters, x, model, learned_by):
     """Joint learning of one objective ends where all gradients of the other vanish too."""
     dictionary = model.dictionary.clone()
