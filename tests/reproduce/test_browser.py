@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "out"
-    reproduce(["annealing-fields"], out, "smoke", {})
+    tiny = {"n_patches": 128, "n_paper_patches": 128, "n_judged": 32, "n_heldout": 8, "n_components": 4}
+    reproduce(["annealing-fields"], out, "smoke", tiny)
     return (out / "report.html").as_uri()
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,19 +15,35 @@ from entrosparse.app.cli import main
 from entrosparse.reproduce.framework.experiment import Claim, Config, Experiment, Picture, Result
 
 
-@pytest.fixture
-def out(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def toy():
+    """An experiment of three figures."""
+
     def run(config):
         figure = plots.draw_fields(np.eye(4), np.ones(4), (2, 2))
         pictures = (Picture("one", "A.", (figure,)), Picture("two", "B.", (figure, figure), ("a", "b")))
         return Result("data", (Claim("it holds", "yes", True, "yes"),), pictures, (), {})
 
-    experiment = Experiment("Toy", {"smoke": Config()}, run, "Fig. 0")
-    monkeypatch.setattr(running, "get_experiment", lambda name: experiment)
+    return Experiment("Toy", {"smoke": Config()}, run, "Fig. 0")
+
+
+@pytest.fixture(scope="module")
+def made(toy, tmp_path_factory):
+    """The folder of its result."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "get_experiment", lambda name: toy)
+        assert main(["reproduce", "erf", "--scale", "smoke", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def out(toy, made, tmp_path, monkeypatch):
+    """A copy of that folder, to tamper with."""
+    monkeypatch.setattr(running, "get_experiment", lambda name: toy)
     (tmp_path / "secret.svg").write_text("<svg>secret</svg>")
     (tmp_path / "secret.png").write_text("secret")
-    assert main(["reproduce", "erf", "--scale", "smoke", "--out", str(tmp_path / "out")]) == 0
-    return tmp_path / "out"
+    return shutil.copytree(made, tmp_path / "out")
 
 
 def resume(out):
