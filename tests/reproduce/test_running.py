@@ -241,6 +241,7 @@ def test_seconds_count_runs_that_were_made_before(tmp_path):
 
 
 LONG = (
+    "annealing-fields",  # test_browser.py makes it at a smaller size
     "bars",
     "optimization",
     "annealing",
