@@ -20,7 +20,7 @@ _N_CODED = 4  # Examples whose codes are drawn.
 
 def write_report(run: Run) -> None:
     """Write ``fields.png`` and ``report.html`` into the folder of a run, each whole or not at all."""
-    fields = _fields_png(run)
+    fields = fields_png(run)
     page = _render(run)
     write_atomically(run.path / "fields.png", lambda file: file.write(fields))
     write_atomically(run.path / "report.html", lambda file: file.write(page))
@@ -30,10 +30,11 @@ def fields_address(run: Run) -> str:
     """Return the text of an address that holds a picture of the generative fields of a run."""
     if run.info.config.rows:  # Their axes take the colours of the page.
         return svg_address(_svg(_draw_fields(run)))
-    return png_address(_fields_png(run))
+    return png_address(fields_png(run))
 
 
-def _fields_png(run: Run) -> bytes:
+def fields_png(run: Run) -> bytes:
+    """Return a PNG picture of the generative fields of a run."""
     image = io.BytesIO()
     if run.info.config.rows:
         _draw_fields(run).savefig(image, format="png", facecolor="white")

@@ -83,8 +83,8 @@ class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
         minibatches.
     batch_size : int, default=512
         Samples in a minibatch.
-    tol : float, default=1e-4
-        Algorithm "batch" stops when an iteration gains less than this, in nats per sample.
+    tol : float, default=1e-3
+        Algorithm "batch" stops when an iteration gains less than this, in nats per sample, averaged over ten.
     checkpoint_dir : str, default=None
         Folder where ``fit`` keeps what it takes to go on: the same call of ``fit`` after a crash ends as if
         there had been none. Other parameters or data have a folder of their own in it, so that the candidates
@@ -174,7 +174,7 @@ class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
         n_init: int = 1,
         max_epochs: int | None = None,
         batch_size: int = 512,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         checkpoint_dir: Any = None,
         warm_start: bool = False,
         device: str = "cpu",
