@@ -53,7 +53,8 @@ process.
   patch's ELBO is within 1e-3 nats of its optimum; lasso at the penalty of the model, σ²/λ. The works take
   turns, and the ratio is the median.
 - **roofline**: an EM epoch over the products of its shapes alone, in turn: Wᵀx, one for the start
-  and Gν for each sweep of the E-step, and those of the statistics and of the dictionary step.
+  and Gν for each sweep of the E-step, and those of the statistics and of the dictionary step. The guard
+  counts erf, exp and log of the codes too, and ends the benchmark with an error if it is missed.
 - **full covariance**: all sweeps that leave the mean ELBO within 1e-3 nats, over as many Cholesky
   factorisations of as many matrices.
 - **missing**: posteriors to a tolerance of 1e-3 of the same patches, with half of the pixels removed at
