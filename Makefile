@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DOCUMENTS := tests/test_docs.py tests/test_documentation.py
+SCALE := small
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-all test-oldest check fmt results bench docs docs-links
@@ -37,10 +38,10 @@ fmt: $(READY)
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-# The paper's results, and their page among the documents; what is in runs/results stays.
+# The paper's results, and their page among the documents; SCALE=paper takes many hours. What is there stays.
 results: $(READY)
-	$(BIN)/entrosparse reproduce all --out runs/results --resume
-	$(BIN)/python docs/make_results.py runs/results
+	$(BIN)/entrosparse reproduce all --scale $(SCALE) --out runs/results-$(SCALE) --resume
+	$(BIN)/python docs/make_results.py runs/results-$(SCALE)
 
 # Speed beside other libraries, and what docs/performance.md shows; QUICK=1 for a rough look.
 bench: .venv/.bench

@@ -1,4 +1,7 @@
-"""Write docs/results.md and its picture from a folder that `entrosparse reproduce all` left."""
+"""Write docs/results.md and its pictures from a folder that `entrosparse reproduce all` left.
+
+Results at the paper's scale have the page docs/results-paper.md, which tells of those that the folder holds.
+"""
 
 import shutil
 import sys
@@ -14,27 +17,32 @@ def main(folder: str) -> None:
     results = [result for result in load_results(folder) if result.source]  # Others go beyond the paper.
     scale = {result.scale for result in results}.pop()
     held = [claim.holds for result in results for claim in result.claims]
+    page, title, which = "results", "Results", ""
+    if scale == "paper":
+        page, title = "results-paper", "Results at the paper's size"
+        which = " Of the results of the [smaller size](results.md), it shows those that were run."
     lines = [
-        "# Results",
+        f"# {title}",
         "",
         f"What the paper reports beside what this package finds: {sum(held)} of {len(held)} claims hold.",
-        f"`make results` wrote this page, from `entrosparse reproduce all --scale {scale}` on photographs",
+        f"`make results SCALE={scale}` wrote this page, from `entrosparse reproduce` on photographs",
         "that come with scikit-image; absolute values of the paper belong to its own images. A run that",
-        "several results show counts in the seconds of each.",
+        f"several results show counts in the seconds of each.{which}",
         "",
         "| result | the paper says | paper | here | verdict |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [row for result in results for row in rows(result)]
-    for name, picture in PICTURES.items():
-        (result,) = (result for result in results if result.name == name)
-        (found,) = (found for found in result.pictures if found.name == picture)
-        target = f"results-{name}.png"
+    for result in results:
+        if result.name not in PICTURES:
+            continue
+        (found,) = (found for found in result.pictures if found.name == PICTURES[result.name])
+        target = f"{page}-{result.name}.png"
         shutil.copy(result.path / f"{found.files[-1]}.png", DOCS / target)
         lines += ["", f"![{result.title}]({target})", "", found.caption]
     lines += ["", "| result | data | seconds |", "| --- | --- | --- |"]
     lines += [f"| {result.name} | {result.data} | {result.seconds:.0f} |" for result in results]
-    (DOCS / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (DOCS / f"{page}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def rows(result: SavedResult) -> list[str]:

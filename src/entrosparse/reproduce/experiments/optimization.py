@@ -34,11 +34,14 @@ class OptimizationConfig(PatchConfig):
 
     Attributes
     ----------
+    encoder_epochs : int
+        Epochs of the paper's encoders. They need more than EM does, and each takes less time.
     more_epochs : int
         Epochs with full covariance, which go on from the dictionary of online EM.
     """
 
     n_heldout: int = 2_048
+    encoder_epochs: int = 10
     more_epochs: int = 2
 
 
@@ -87,7 +90,7 @@ def run(config: OptimizationConfig) -> Result:
             Picture.from_models(
                 "fields",
                 f"Generative fields after the last epoch, and two after the first, sorted by prior scale "
-                f"({config.sizes}, {config.epochs} epochs).",
+                f"({config.sizes}, {config.epochs} epochs, encoders {config.encoder_epochs}).",
                 shown,
                 config.shape,
             ),
@@ -115,9 +118,10 @@ def _courses(data: PatchData, config: OptimizationConfig) -> dict[str, _Course]:
     config.train(GradientEM(), data.train[:512], data.heldout[:64], epochs=1, init="data")
     courses = {}
     for name, learner in learners.items():
-        courses[name] = _learn(learner, data, config)
+        epochs = config.encoder_epochs if name in (_DIAGONAL, _LOW_RANK) else config.epochs
+        courses[name] = _learn(learner, data, config, epochs=epochs)
         if name in (_PAPER_EM, _LOW_RANK, _ONLINE):
-            courses[name + _ANNEALED] = _learn(learner, data, config, annealing="prior")
+            courses[name + _ANNEALED] = _learn(learner, data, config, epochs=epochs, annealing="prior")
     before = courses[_ONLINE]
     full = OnlineEM(FullInference(0.0, 1))
     further = _learn(full, data, config, epochs=config.more_epochs, init=before.models[-1].dictionary)
@@ -192,7 +196,7 @@ def _claims(
         ),
         Claim(
             "the low-rank encoder with prior annealing ends above the diagonal encoder",
-            f"{by_rank + by_annealing:+.2f} nats after {config.epochs} epochs",
+            f"{by_rank + by_annealing:+.2f} nats after {config.encoder_epochs} epochs",
             by_rank + by_annealing > 0.0,
         ),
         Claim(
@@ -286,8 +290,9 @@ EXPERIMENT = Experiment(
     source="Fig. 3, Fig. 4, Fig. 8",
     configs=at_scales(
         OptimizationConfig(),
-        smoke=SMOKE | {"n_patches": 2_048, "n_heldout": 256, "epochs": 2, "more_epochs": 1},
-        paper={"n_patches": 204_800, "epochs": 200, "more_epochs": 20},
+        smoke=SMOKE
+        | {"n_patches": 2_048, "n_heldout": 256, "epochs": 2, "encoder_epochs": 2, "more_epochs": 1},
+        paper={"n_patches": 204_800, "encoder_epochs": 200},
     ),
     run=run,
 )
