@@ -14,9 +14,12 @@ from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import ConvergenceWarning, InputError, NumericalError
 from entrosparse.images import bars
 from entrosparse.inference import DiagonalInference, FullInference, LowRankInference, stationarity
+from entrosparse.inference._diagonal_solver import wiener_means
 from entrosparse.inference._newton import cholesky_of
+from entrosparse.inference._problem import EStepProblem
 from entrosparse.learning import evaluate
 from entrosparse.learning._initialization import initial_model
+from entrosparse.likelihoods import LIKELIHOODS
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.objectives import pointwise_elbo
 from entrosparse.posteriors import Diagonal
@@ -340,3 +343,17 @@ def test_jitter_is_added_only_where_it_is_needed_and_said():
         warnings.simplefilter("ignore")
         with pytest.raises(NumericalError, match="even with jitter"):
             cholesky_of(-good[None])
+
+
+@pytest.mark.parametrize("prior", ["laplace", "skewed-laplace"])
+@pytest.mark.parametrize("likelihood", ["isotropic", "per-feature"])
+@pytest.mark.parametrize("n_components", [3, 20])
+def test_solvers_start_at_the_filtered_means(n_components, likelihood, prior, generator):
+    """They are the same whether latents or features are the fewer."""
+    model = make_model(6, n_components, generator, prior=PRIORS[prior], likelihood=LIKELIHOODS[likelihood])
+    x = torch.randn(7, 6, generator=generator, dtype=torch.float64)
+    problem = EStepProblem.from_data(x, model, EntropyWeights(2.0, 0.5))
+    deviation = problem.prior.deviation(problem.prior_scale)
+    precision = torch.diag(deviation**-2) + model.dictionary.T @ (0.5 * model.precision * model.dictionary)
+    means = torch.linalg.solve(precision, problem.linear.T).T
+    torch.testing.assert_close(wiener_means(problem), means, rtol=1e-9, atol=1e-9)

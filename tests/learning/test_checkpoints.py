@@ -201,13 +201,12 @@ def test_a_time_that_is_none_is_refused(value):
 def test_the_tensors_that_are_needed_are_there(kept):
     path = kept / "checkpoint-00000007"
     names = sorted(load_file(path / "tensors.safetensors"))
-    statistics = "cross_moment n_entries posterior_entropy posterior_variance prior_statistic residual"
     assert names == sorted(
         ["generator", "history"]
         + [f"state.floors.{name}" for name in ("mean_square", "noise_variance", "of_features")]
         + [f"state.moving.{name}" for name in ("dictionary", "prior_scale", "noise_variance")]
         + ["state.mean_dictionary"]
-        + [f"state.curvature.{name}" for name in (*statistics.split(), "second_moment", "total_weight")]
+        + [f"state.curvature.{name}" for name in ("posterior_variance", "second_moment")]
     )
 
 
@@ -436,7 +435,7 @@ def forge_number(name, value):
         (forge_tensor("state.moving.dictionary", lambda w: w.double()), "names, shapes or dtypes"),
         (forge_tensor("state.moving.dictionary", lambda w: 2 * w), "length 1"),
         (forge_tensor("state.moving.prior_scale", lambda s: -s), "> 0"),
-        (forge_tensor("state.curvature.residual", lambda s: s * torch.nan), "finite"),
+        (forge_tensor("state.curvature.second_moment", lambda s: s * torch.nan), "finite"),
         (forge_tensor("another", lambda _: torch.ones(2)), "names, shapes or dtypes"),
         (forge_tensor("history", lambda rows: rows[:, 1:].clone()), "argument"),
         (forge_tensor("history", lambda rows: rows[:0].clone()), "position"),

@@ -13,6 +13,7 @@ from entrosparse.inference import STARTING_SWEEPS, DiagonalInference
 from entrosparse.learning import (
     Batch,
     Callback,
+    Curvature,
     Floors,
     OnlineEM,
     evaluate,
@@ -97,7 +98,7 @@ def test_preconditioned_steps_find_a_higher_elbo_than_plain_em(generator):
         posterior = inference(x, current, start=posterior)
         record = Statistics.collect(posterior, x, current.dictionary, current.prior).normalized()
         prior_scale, noise_variance = optimal_scales(record)
-        moved = preconditioned_step(current, record, record, 1.0, 0.75)
+        moved = preconditioned_step(current, record, Curvature.from_statistics(record), 1.0, 0.75)
         change = float((moved - current.dictionary).abs().max())
         current = SparseCodingModel(moved, prior_scale, noise_variance)
     assert change < 0.01

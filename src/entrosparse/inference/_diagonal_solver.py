@@ -31,6 +31,7 @@ from entrosparse.posteriors import Diagonal, Posterior
 
 _BLOCK = 32  # Latents per block, roughly, when no entry is missing.
 _LEAST_BLOCKS = 3  # Least number of blocks.
+_MANY_LATENTS = 2  # Latents a feature from which the start is found through the features.
 _RELAXATION = 1.25  # Factor on the steps to the majorizers' minima; beyond 4/3 momentum is unstable.
 _TOLERATED_GROWTH = 1.1  # Ratio of squared steps up to which rounding may have made them grow.
 _CHECK_EVERY = 4  # Sweeps from one look at the residuals to the next.
@@ -188,11 +189,21 @@ def _start(problem: EStepProblem, start: Posterior | None) -> _State:
 
 
 def wiener_means(problem: EStepProblem) -> Tensor:
-    """Return the means under a Gaussian prior of the same variances, (N, H) and column-major."""
-    deviation = problem.prior.deviation(problem.prior_scale)
-    precision, _ = precision_of(problem.shared_hessian.double(), deviation.double().unsqueeze(0) ** -2)
-    covariance = torch.cholesky_inverse(torch.linalg.cholesky_ex(precision[0]).L).to(deviation)
-    return (covariance @ problem.linear.T).T
+    """Return the means under a Gaussian prior of the same variances, (N, H) and column-major.
+
+    A matrix of latents by latents is inverted, or where they are many, one of features by features.
+    """
+    deviation = problem.prior.deviation(problem.prior_scale).double()
+    n_features, n_components = problem.dictionary.shape
+    if n_components < _MANY_LATENTS * n_features or problem.tilt is not None:
+        precision, _ = precision_of(problem.shared_hessian.double(), deviation.unsqueeze(0) ** -2)
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky_ex(precision[0]).L)
+        return (covariance.to(problem.linear) @ problem.linear.T).T
+    root = problem.precision.double().sqrt()
+    spread = root * problem.dictionary.double() * deviation
+    evidence = torch.eye(n_features).to(spread) + spread @ spread.T
+    readout = root * torch.cholesky_solve(spread, torch.linalg.cholesky_ex(evidence).L) * deviation
+    return (readout.to(problem.seen).T @ problem.seen.T).T
 
 
 def _sweep(problem: EStepProblem, state: _State, latents: list[slice], curvature: Tensor) -> _State:

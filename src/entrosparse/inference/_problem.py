@@ -51,6 +51,7 @@ class EStepProblem:
 
     prior: Prior  # With its shapes.
     prior_scale: Tensor  # Scales that include γ, shape (H,): λ/γ for the Laplace prior.
+    precision: Tensor  # s, shape (), or (D, 1) where each feature has its own.
     dictionary: Tensor  # W, shape (D, H).
     loading: Tensor  # s W, shape (D, H).
     shared_hessian: Tensor  # s G, shape (H, H), the likelihood's Hessian where no entry is missing.
@@ -84,6 +85,7 @@ class EStepProblem:
         return cls(
             prior,
             prior_scale,
+            precision,
             model.dictionary,
             loading,
             hessian,

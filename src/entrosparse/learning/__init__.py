@@ -14,6 +14,7 @@ from entrosparse.learning._initialization import with_fitting_scales as with_fit
 from entrosparse.learning._learner import Batch as Batch
 from entrosparse.learning._learner import Learner as Learner
 from entrosparse.learning._learner import LearnerState as LearnerState
+from entrosparse.learning._m_step import Curvature as Curvature
 from entrosparse.learning._m_step import exact_sweep as exact_sweep
 from entrosparse.learning._m_step import preconditioned_step as preconditioned_step
 from entrosparse.learning._online_em import OnlineEM as OnlineEM

@@ -10,7 +10,7 @@ from torch import Tensor
 from entrosparse.inference import LEARNING_SWEEPS, Inference
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
-from entrosparse.learning._m_step import preconditioned_step
+from entrosparse.learning._m_step import Curvature, preconditioned_step
 from entrosparse.learning._turns import Turn, take_turn
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.posteriors import Diagonal
@@ -124,7 +124,11 @@ class BatchEM(Learner):
             step_size, momentum = _CUT * step_size, 0.0  # it overshot: start afresh, more carefully
         record = turn.statistics.normalized()
         stepped = preconditioned_step(
-            model, record, record, weights.likelihood, batch.step_factor * step_size
+            model,
+            record,
+            Curvature.from_statistics(record),
+            weights.likelihood,
+            batch.step_factor * step_size,
         )
         return BatchState(
             model=reached,

@@ -1,6 +1,7 @@
 """M-steps: pure functions from statistics to a new dictionary, and to λ and σ²."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -12,6 +13,37 @@ from entrosparse.statistics import Statistics
 _MAX_DETERMINED = 0.9  # largest share of the posterior precision that is taken to come from the data
 _RIDGE = 1e-3  # added to the second moments of codes, in units of each, where they are solved for
 _LEAST_SHARE = 0.1  # least share of its way that a logarithm of λ or σ² is taken to go in one EM step
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """What the length of a step of the dictionary goes by: averages over data points.
+
+    Attributes
+    ----------
+    second_moment : Tensor of shape (H,) or (H, H)
+        ``E[z_h²]``, or ``E[z zᵀ]`` where codes are never negative.
+    posterior_variance : Tensor of shape (H,)
+        ``E[τ_h²]``.
+    """
+
+    second_moment: Tensor
+    posterior_variance: Tensor
+
+    @classmethod
+    def from_statistics(cls, statistics: Statistics) -> Self:
+        """Return the averages of a record."""
+        moment = statistics.second_moment
+        moment = moment if statistics.prior.positive else moment.diagonal()
+        return cls(moment / statistics.total_weight, statistics.posterior_variance / statistics.total_weight)
+
+    def moved(self, newest: Self, share: float) -> Self:
+        """Return the averages after they went a share of their way to the newest."""
+        return type(self)(
+            torch.lerp(self.second_moment, newest.second_moment, share),
+            torch.lerp(self.posterior_variance, newest.posterior_variance, share),
+        )
 
 
 def exact_sweep(dictionary: Tensor, statistics: Statistics) -> Tensor:
@@ -40,7 +72,7 @@ def exact_sweep(dictionary: Tensor, statistics: Statistics) -> Tensor:
 def preconditioned_step(
     model: SparseCodingModel,
     batch: Statistics,
-    running: Statistics,
+    curvature: Curvature,
     likelihood: float,
     step_size: float,
     free_overlap: float = 1.0,
@@ -62,8 +94,10 @@ def preconditioned_step(
     ----------
     model : SparseCodingModel
         W̃ and σ².
-    batch, running : Statistics
-        Of the minibatch, for the gradient, and running averages, for the curvature; each of total weight 1.
+    batch : Statistics
+        Of the minibatch, of total weight 1.
+    curvature : Curvature
+        Of this minibatch and earlier ones.
     likelihood : float
         δ.
     step_size : float
@@ -75,16 +109,17 @@ def preconditioned_step(
     second_moment = batch.second_moment.to(dictionary)
     gradient = batch.cross_moment.to(dictionary) - dictionary @ second_moment
     gradient = _tangent(dictionary, gradient)
-    size = running.second_moment.diagonal().to(dictionary).clamp_min(torch.finfo(dictionary.dtype).tiny)
     if not model.prior.positive:
-        determined = _determined(model, running, likelihood).clamp(max=_MAX_DETERMINED)
+        size = curvature.second_moment.to(dictionary).clamp_min(torch.finfo(dictionary.dtype).tiny)
+        determined = _determined(model, curvature.posterior_variance, likelihood).clamp(max=_MAX_DETERMINED)
         overlap = (model.gram_norm / free_overlap).clamp(min=1.0)
         gain = (determined / (1.0 - determined)).to(dictionary) / overlap
         step = gradient + dictionary @ (gain[:, None] * (model.readout.T @ gradient))
         step = step / size
     else:
-        length = size.double().sqrt()
-        alike = running.second_moment / torch.outer(length, length)
+        size = curvature.second_moment.diagonal().clamp_min(torch.finfo(dictionary.dtype).tiny)
+        length = size.sqrt()
+        alike = curvature.second_moment / torch.outer(length, length)
         alike = alike + _RIDGE * torch.eye(len(length)).to(alike)
         step = (torch.linalg.solve(alike, (gradient.double() / length).T).T / length).to(gradient)
     return unit_columns(dictionary + step_size * _tangent(dictionary, step))
@@ -114,19 +149,19 @@ def scale_step(
     rate : float
         Weight of these data, in (0, 1], against those that λ and σ² were found from.
     """
-    record = statistics.normalized()
-    determined = _determined(model, record, likelihood).clamp(max=1.0)
+    variance = statistics.posterior_variance / statistics.total_weight
+    determined = _determined(model, variance, likelihood).clamp(max=1.0)
     if model.likelihood.per_feature:
-        spread = model.dictionary.double().square() @ record.posterior_variance
+        spread = model.dictionary.double().square() @ variance
         of_noise = 1.0 - likelihood * model.precision.double().squeeze(1) * spread
     else:
-        of_noise = 1.0 - determined.sum() / record.n_entries
-    (prior_scale, best_shape), noise_variance = optimal_prior(record), optimal_noise_variance(record)
+        of_noise = 1.0 - determined.sum() * statistics.total_weight / statistics.n_entries
+    (prior_scale, best_shape), noise_variance = optimal_prior(statistics), optimal_noise_variance(statistics)
     old, shape = model.prior_scale, model.prior_shape
     if shape is not None and best_shape is not None:
         # Where λ goes because the shapes change is no step of EM, and not lengthened.
-        before, shape = _scale_at(shape, record), torch.lerp(shape, best_shape.to(shape), rate)
-        prior_scale = _scale_at(shape, record)
+        before, shape = _scale_at(shape, statistics), torch.lerp(shape, best_shape.to(shape), rate)
+        prior_scale = _scale_at(shape, statistics)
         old = old * (prior_scale / before).to(old)
     return replace(
         model,
@@ -136,11 +171,11 @@ def scale_step(
     )
 
 
-def _scale_at(shape: Tensor, record: Statistics) -> Tensor:
+def _scale_at(shape: Tensor, statistics: Statistics) -> Tensor:
     """Return the scales (H,) that are optimal at these shapes, above zero."""
-    shape = shape.double()
-    statistic = record.prior.member_statistic(record.prior_statistic, shape)
-    return record.prior.at(shape).optimal_scale(statistic).clamp_min(torch.finfo(torch.float64).tiny)
+    shape, prior = shape.double(), statistics.prior
+    statistic = prior.member_statistic(statistics.prior_statistic / statistics.total_weight, shape)
+    return prior.at(shape).optimal_scale(statistic).clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def _lengthened(old: Tensor, new: Tensor, share: Tensor, rate: float) -> Tensor:
@@ -151,12 +186,12 @@ def _lengthened(old: Tensor, new: Tensor, share: Tensor, rate: float) -> Tensor:
     return (old * step.exp()).to(old).clamp_min(tiny)
 
 
-def _determined(model: SparseCodingModel, record: Statistics, likelihood: float) -> Tensor:
+def _determined(model: SparseCodingModel, variance: Tensor, likelihood: float) -> Tensor:
     """Return ``f_h = s E[τ_h²]``: the share of the posterior precision of each latent that the data give."""
     precision = model.likelihood.precision(model.noise_variance.double())
     if model.likelihood.per_feature:
         precision = precision @ model.dictionary.double().square()
-    return likelihood * precision * record.posterior_variance
+    return likelihood * precision * variance
 
 
 def _tangent(dictionary: Tensor, direction: Tensor) -> Tensor:

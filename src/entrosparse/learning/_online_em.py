@@ -10,10 +10,9 @@ from entrosparse.annealing import EntropyWeights
 from entrosparse.inference import LEARNING_SWEEPS, Inference
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
-from entrosparse.learning._m_step import preconditioned_step, scale_step
+from entrosparse.learning._m_step import Curvature, preconditioned_step, scale_step
 from entrosparse.learning._turns import sum_up
 from entrosparse.model import SparseCodingModel, unit_columns
-from entrosparse.statistics import Statistics
 
 _COOLING = 0.98  # least factor on σ² in a step, as in batch EM: what is learned in noise leads to good optima
 _FREE_OVERLAP = 2.0  # ‖WᵀW‖ up to which steps are as long as for orthogonal atoms; their average forgives it
@@ -46,7 +45,7 @@ class OnlineState:
         γ and δ of the last minibatch; when they change, averages start afresh.
     n_blocks : float
         Blocks of data points seen since they changed.
-    curvature : Statistics or None
+    curvature : Curvature or None
         Average over the last block of data points; None before the first minibatch.
     """
 
@@ -56,7 +55,7 @@ class OnlineState:
     mean_dictionary: Tensor
     weights: EntropyWeights = EntropyWeights()
     n_blocks: float = 0.0
-    curvature: Statistics | None = None
+    curvature: Curvature | None = None
 
     @property
     def model(self) -> SparseCodingModel:
@@ -102,7 +101,8 @@ class OnlineEM(Learner):
         before, last = (state.n_blocks, state.curvature) if weights == state.weights else (0.0, None)
         n_blocks = before + size
         share = max(rate, size / n_blocks)
-        curvature = record if last is None else last * (1.0 - share) + record * share
+        newest = Curvature.from_statistics(record)
+        curvature = newest if last is None else last.moved(newest, share)
         step_size = rate * self.step_size * min(1.0, n_blocks / _WARM_UP) / (1.0 + before / _TRAVEL) ** 0.5
         dictionary = preconditioned_step(
             model, record, curvature, weights.likelihood, step_size, _FREE_OVERLAP
