@@ -56,5 +56,5 @@ def test_damaged_files_are_refused_or_sound(tmp_path, request, counts):
         assert loaded + refused == count
         # The damage is neither harmless nor always fatal; a run or a checkpoint knows nearly every change.
         assert min(loaded, refused) > (0 if target in ("run", "checkpoints") else 0.01 * count)
-        assert report["slowest"][0] < 1.0
+        assert report["slowest"][0] < 10.0  # seconds; usually far less than one
         assert report["memory"] < MEMORY[target]

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 
 from conftest import untimed
 from entrosparse.annealing import EntropyWeights, constant
-from entrosparse.errors import FileFormatError, InputError
+from entrosparse.errors import FileFormatError, InputError, NumericalError
 from entrosparse.inference import DiagonalEncoder, FullInference, LowRankEncoder, LowRankInference
 from entrosparse.learning import (
     AdamLearner,
@@ -622,7 +622,7 @@ def test_damage_of_any_kind_is_our_own_error(folder, whole, count):
             seal(path)
         try:
             learn_until(0, folder, every_seconds=float("inf"))
-        except InputError:
+        except (InputError, NumericalError):  # Numbers of any size may stand under a manifest that is right.
             refused += 1
         for each, was in good.items():
             each.write_bytes(was)
