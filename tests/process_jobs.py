@@ -25,6 +25,7 @@ from entrosparse.processes import current_processes
 RNG = np.random.default_rng(0)
 X = RNG.laplace(size=(403, 5)) @ RNG.normal(size=(5, 8)) + 0.3 * RNG.normal(size=(403, 8))
 HOLES = np.where(RNG.random(X.shape) < 0.2, np.nan, X)
+WIDE = X[:15] @ RNG.normal(size=(8, 50))
 WEIGHTS = RNG.integers(0, 4, len(X)).astype(float)
 SETTINGS = {"n_components": 5, "epochs": 3, "batch_size": 100, "seed": 1, "heldout": X[:101]}
 WAYS = {
@@ -36,6 +37,7 @@ WAYS = {
     "empty shares": (OnlineEM(), X[:5], {"batch_size": 2, "heldout": X[:1]}),
     "batch": (BatchEM(), X, {"epochs": 8}),
     "batch with weights": (BatchEM(), X, {"epochs": 8, "sample_weight": WEIGHTS, "heldout": None}),
+    "batch, wide": (BatchEM(), WIDE, {"epochs": 8, "heldout": WIDE[:4]}),
     "encoder": (AdamLearner(), X, {}),
     "encoder, annealing": (AdamLearner(), X, {"annealing": "prior"}),
     "refined": (RefinedEM(), HOLES, {}),

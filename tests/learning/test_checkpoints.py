@@ -39,6 +39,7 @@ LEARNERS = {
     "refined": RefinedEM(OnlineEM()),
     "batch": BatchEM(),
     "batch, full": BatchEM(inference=FullInference(0.0, 1)),
+    "batch, wide": BatchEM(),
 }
 RNG = np.random.default_rng(3)
 ROWS = (RNG.laplace(size=(330, 10)) @ RNG.normal(size=(10, 10))).astype(np.float32)
@@ -125,6 +126,8 @@ def test_the_start_can_be_kept_after_going_on(tmp_path):
 def test_goes_on_as_if_it_had_not_been_cut_off(tmp_path, name):
     """Cut off after the first minibatch, within at the end of an epoch, and before the last one."""
     learner, rows = LEARNERS[name], ROWS.astype(np.float64 if "double" in name else np.float32)
+    if "wide" in name:
+        rows = rows @ np.random.default_rng(4).normal(size=(10, 520)).astype(rows.dtype)
     settings = {"n_components": 14 if "H > D" in name else 8}
     expected = [[0, 1, 2], 692, 3]
     if learner.sees_all_rows:  # each epoch is one batch, and there is no record before learning

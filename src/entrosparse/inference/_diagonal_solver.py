@@ -17,7 +17,7 @@ Where the energy of the noise is not quadratic in the residuals, there are Newto
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Self, TypeVar, final
+from typing import ClassVar, Self, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -54,6 +54,8 @@ class DiagonalInference:
     max_iterations : int
         Largest number of sweeps per data point, or of Newton steps if it has missing entries and a tolerance.
     """
+
+    uses_scalar_products_alone: ClassVar[bool] = True
 
     tolerance: float = 1e-3
     max_iterations: int = 2000

@@ -10,7 +10,7 @@ point is the ratio of its squared step to the least one before, and it is droppe
 """
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class ExactFactorialInference:
     max_iterations : int
         Largest number of sweeps per data point.
     """
+
+    uses_scalar_products_alone: ClassVar[bool] = True
 
     tolerance: float = 1e-3
     max_iterations: int = 2000

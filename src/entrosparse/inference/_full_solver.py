@@ -6,7 +6,7 @@ of T, which are 2H numbers per data point; and where entries have weights, the v
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class FullInference:
         Largest number of sweeps. From a diagonal start, 2 or 3 come within 1e-3 nats of the optimum. While
         learning, 1 is enough if it starts from the posteriors of the step before.
     """
+
+    uses_scalar_products_alone: ClassVar[bool] = True
 
     tolerance: float = 1e-3
     max_iterations: int = 200

@@ -16,7 +16,7 @@ d, for given V:
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class LowRankInference:
     max_iterations : int
         Largest number of sweeps.
     """
+
+    uses_scalar_products_alone: ClassVar[bool] = True
 
     rank: int = 5
     tolerance: float = 1e-3

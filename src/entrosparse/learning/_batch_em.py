@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, final
 
 import torch
@@ -11,6 +12,7 @@ from entrosparse.inference import LEARNING_SWEEPS, Inference
 from entrosparse.learning._floors import Floors
 from entrosparse.learning._learner import Batch, Learner
 from entrosparse.learning._m_step import Curvature, preconditioned_step
+from entrosparse.learning._span import Span
 from entrosparse.learning._turns import Turn, take_turn
 from entrosparse.model import SparseCodingModel, unit_columns
 from entrosparse.posteriors import Diagonal
@@ -27,7 +29,9 @@ class BatchState:
 
     Attributes
     ----------
-    model : SparseCodingModel
+    span : Span or None
+        Where all dictionaries here have their coordinates; None where they have all features.
+    reached : SparseCodingModel
         The dictionary of the last turn, with its optimal λ and σ² above floors.
     inference : Inference
         The E-step.
@@ -49,7 +53,8 @@ class BatchState:
         The last turn; None before the first.
     """
 
-    model: SparseCodingModel
+    span: Span | None
+    reached: SparseCodingModel
     inference: Inference
     floors: Floors
     ahead: SparseCodingModel
@@ -60,6 +65,11 @@ class BatchState:
     converged: bool = False
     turn: Turn | None = None
 
+    @cached_property
+    def model(self) -> SparseCodingModel:
+        """What was reached, with all features."""
+        return self.reached if self.span is None else self.span.outside(self.reached)
+
 
 @final
 @dataclass(frozen=True)
@@ -69,6 +79,9 @@ class BatchEM(Learner):
     With little noise EM crawls, and what it crawls to is often a poor optimum. So σ² starts large and may
     only fall by the factor ``cooling`` an iteration until it is at its optimum (Eq. 10): at a high
     temperature there are few optima and EM is fast, and what is learned there leads into good ones.
+
+    Where rows are few beside their features, it works with their coordinates in the space that they span,
+    which leads to the same model.
 
     Attributes
     ----------
@@ -95,19 +108,23 @@ class BatchEM(Learner):
 
     def start(self, model: SparseCodingModel, sample: Tensor, generator: torch.Generator) -> BatchState:
         """Return the state before learning."""
+        span = Span.where_it_pays(sample, model, self.inference)
+        inside = model if span is None else span.inside(model)
         return BatchState(
-            model=model,
+            span=span,
+            reached=inside,
             inference=self.inference,
             floors=Floors.from_sample(sample),
-            ahead=model,
-            stepped=model.dictionary,
+            ahead=inside,
+            stepped=inside.dictionary,
             step_size=self.step_size,
             objectives=torch.zeros(_WINDOW + 1, dtype=torch.float64),
         )
 
     def step(self, state: BatchState, batch: Batch) -> BatchState:
         """Return the state after an iteration."""
-        x, model, weights = batch.x, state.ahead, batch.weights
+        model, weights = state.ahead, batch.weights
+        x = batch.x if state.span is None else state.span.coordinates(batch.x)
         start = None if state.turn is None else state.turn.marginals
         turn = take_turn(x, model, state.inference, weights, start, batch.sample_weight, batch.processes)
         n_turns = 1 + (state.n_turns if state.turn and state.turn.terms.weights == weights else 0)
@@ -131,7 +148,8 @@ class BatchEM(Learner):
             batch.step_factor * step_size,
         )
         return BatchState(
-            model=reached,
+            span=state.span,
+            reached=reached,
             inference=state.inference,
             floors=state.floors,
             ahead=replace(
@@ -157,11 +175,11 @@ class BatchEM(Learner):
 
     def at_noise_floor(self, state: BatchState) -> bool:
         """Return whether the noise variance had to be kept from falling to zero."""
-        return state.floors.reached(state.model)
+        return state.floors.reached(state.reached)
 
     def turn(self, state: BatchState) -> Turn | None:
         """Return the last turn."""
-        return state.turn
+        return None if state.turn is None else replace(state.turn, model=state.model)
 
     def converged(self, state: BatchState) -> bool:
         """Return whether the noise has cooled down and the objective gains next to nothing."""

@@ -64,7 +64,7 @@ class Floors:
         """
         if weights != EntropyWeights():
             return _ANNEALING_SCALE_FLOOR * self.mean_square.sqrt()
-        return _SCALE_FLOOR * torch.sqrt(self.mean_square * model.n_features / model.n_components)
+        return _SCALE_FLOOR * torch.sqrt(self.mean_square * len(self.of_features) / model.n_components)
 
     def least_noise(self, model: SparseCodingModel) -> Tensor:
         """Return the least noise variance of a model, () or (D,), in its dtype."""

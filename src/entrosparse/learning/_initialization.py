@@ -26,10 +26,10 @@ _SCALED, _SCALE_TURNS, _SCALE_TOLERANCE = 2048, 5, 0.05  # data points, turns, n
 
 def _from_data(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
     """Take data points as atoms; random directions make up for those that are missing or zero."""
-    rows = x[torch.randperm(len(x), generator=generator).to(x.device)]
-    rows = rows[rows.square().sum(1) > 0][:n_components]
-    fill = _random(x, n_components - len(rows), generator)
-    return torch.cat([rows.T, fill], dim=1)
+    order = torch.randperm(len(x), generator=generator).to(x.device)
+    order = order[torch.linalg.vector_norm(x, dim=1)[order] > 0][:n_components]
+    fill = _random(x, n_components - len(order), generator)
+    return torch.cat([x[order].T, fill], dim=1)
 
 
 def _random(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
@@ -97,9 +97,12 @@ def _unmixing(white: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
-    """Return ``(M Mᵀ)^(−1/2) M``."""
+    """Return ``(M Mᵀ)^(−1/2) M``; where M is nearly singular, an orthogonal matrix that is as close to M."""
     values, vectors = torch.linalg.eigh(matrix @ matrix.T)
-    return vectors / values.clamp_min(torch.finfo(matrix.dtype).tiny).sqrt() @ (vectors.T @ matrix)
+    if values[0] > torch.finfo(matrix.dtype).eps ** 0.5 * values[-1]:
+        return vectors / values.sqrt() @ (vectors.T @ matrix)
+    left, _, right = torch.linalg.svd(matrix)  # Squares would be lost in rounding errors.
+    return left @ right
 
 
 DICTIONARIES = {"data": _from_data, "random": _random, "ica": _ica}
@@ -153,7 +156,8 @@ def initial_model(
             known = ", ".join(repr(name) for name in DICTIONARIES)
             raise InputError(f"the 'init' parameter must be one of {known} or an array; got {dictionary!r}")
         # Distinct rows only, so that a row of weight 2 and a row that stands twice give the same start.
-        distinct = torch.unique(x[row_weight > 0], dim=0)
+        counted = row_weight > 0
+        distinct = torch.unique(x if bool(counted.all()) else x[counted], dim=0)
         distinct = distinct.div_(unit) if likelihood.per_feature else distinct
         atoms = unit[:, None] * DICTIONARIES[dictionary](distinct, n_components, generator)
     else:

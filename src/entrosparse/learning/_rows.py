@@ -110,10 +110,11 @@ class Source:
     @property
     def start(self) -> tuple[Tensor, Tensor | None]:
         """The rows that learning starts from, all of some weight, and their weights."""
-        if self.weight_of_sample is None:
-            return self.sample, None
-        counted = self.weight_of_sample > 0.0
-        return self.sample[counted], self.weight_of_sample[counted]
+        weight = self.weight_of_sample
+        if weight is None or bool((weight > 0.0).all()):
+            return self.sample, weight
+        counted = weight > 0.0
+        return self.sample[counted], weight[counted]
 
     @property
     def reports_start(self) -> bool:
