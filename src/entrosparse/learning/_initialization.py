@@ -15,13 +15,14 @@ from entrosparse.model import SparseCodingModel, split_missing, unit_columns
 from entrosparse.priors import PriorFamily
 
 _ICA_SAMPLE = 8192  # rows that FastICA is run on
-_ICA_STEPS = 16  # iterations of FastICA, which are enough for a start
+_ICA_STEPS = 24  # iterations of FastICA, which are enough for a start
 _ICA_SMALL, _ICA_SMALL_STEPS = 2**18, 100  # numbers that are few enough to go on to the end, and steps to it
+_ICA_EARLY = 16  # iterations within which rounding errors stay small where there is no end
 _ICA_STILL = 1e-4  # change of a matrix in a step that is at its end
 _ICA_MOMENTUM = 0.9  # share of the last change that the next iteration starts ahead by
 _ICA_NOISE = 0.1  # length of the noise that is added to the directions that FastICA starts from
 _COLUMNS_AT_ONCE = 1024  # columns that are brought to float64 together
-_SCALED, _SCALE_TURNS, _SCALE_TOLERANCE = 2048, 5, 0.05  # data points, turns, nats: for λ and σ² of a start
+_SCALED, _SCALE_TURNS, _SCALE_TOLERANCE = 1024, 5, 0.05  # data points, turns, nats: for λ and σ² of a start
 
 
 def _from_data(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
@@ -76,24 +77,25 @@ def _unmixing(white: Tensor, generator: torch.Generator) -> Tensor:
     linearly dependent. Small data are followed to the end, where rounding errors die out; if there is none
     within reach, the early directions are taken, before rounding errors have grown.
     """
-    size = white.shape[1]
+    size, small = white.shape[1], white.numel() <= _ICA_SMALL
     points = white[torch.randperm(len(white), generator=generator)[:size].to(white.device)]
     noise = torch.randn(size, size, dtype=white.dtype, generator=generator).to(white)
     tiny = torch.finfo(white.dtype).tiny
     start = points / points.norm(dim=1, keepdim=True).clamp_min(tiny) + _ICA_NOISE * noise / size**0.5
     last = matrix = early = _orthogonal(start)
-    for step in range(_ICA_SMALL_STEPS if white.numel() <= _ICA_SMALL else _ICA_STEPS):
+    for step in range(_ICA_SMALL_STEPS if small else _ICA_STEPS):
         ahead = matrix + _ICA_MOMENTUM * (matrix - last)
-        bent = torch.tanh(white @ ahead.T)
-        slope = 1.0 - bent.square().mean(0)
-        target = slope[:, None] * ahead - bent.T @ white / len(white)
+        bent = (white @ ahead.T).tanh_()
+        target = bent.T @ white / -len(white)
+        slope = 1.0 - bent.square_().mean(0)
+        target.addcmul_(slope[:, None], ahead)
         target *= torch.linalg.vecdot(target, matrix).sign().unsqueeze(1)  # Momentum needs steady signs.
         last, matrix = matrix, _orthogonal(target)
-        if step < _ICA_STEPS:
+        if step < _ICA_EARLY:
             early = matrix
-        elif float((matrix - last).abs().max()) < _ICA_STILL:
+        elif small and float((matrix - last).abs().max()) < _ICA_STILL:
             return matrix
-    return early
+    return early if small else matrix
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class Posterior(ABC):
 
     def expected_residual(self, dictionary: Tensor, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """Return ``E‖x − Wz‖²`` over the entries seen, shape (N,), in squared data units (inside Eq. 10)."""
-        residual = x - self.mean @ dictionary.T
+        residual = torch.addmm(x, self.mean, dictionary.T, alpha=-1.0)
         if observed is None:
             return torch.linalg.vecdot(residual, residual) + self.trace_with(dictionary.T @ dictionary)
         return (observed * (residual.square() + self.reconstruction_variance(dictionary))).sum(-1)
