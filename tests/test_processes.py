@@ -245,7 +245,8 @@ def test_shares_make_up_the_rows():
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_slurm_and_torchrun_say_what_they_started(monkeypatch):
+@pytest.fixture
+def no_launcher(monkeypatch):
     for name in list(os.environ):
         if name.startswith("SLURM") or name in (
             "RANK",
@@ -255,16 +256,53 @@ def test_slurm_and_torchrun_say_what_they_started(monkeypatch):
             "MASTER_PORT",
         ):
             monkeypatch.delenv(name)
+
+
+STEP = {
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_NTASKS": "8",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_JOB_ID": "123456",
+    "SLURM_STEP_ID": "0",
+    "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",  # of the login node, where srun is called there
+    "SLURM_STEP_NODELIST": "gpu[03-05,9],gpu17",
+}
+
+
+def set_environment(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("no_launcher")
+def test_slurm_and_torchrun_say_what_they_started(monkeypatch):
     assert launched() == {}
-    step = {"PROCID": "5", "LOCALID": "1", "NTASKS": "8", "STEP_NUM_TASKS": "8", "JOB_ID": "123456"}
-    for name, value in (step | {"LAUNCH_NODE_IPADDR": "10.0.0.7"}).items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
+    set_environment(monkeypatch, STEP)
     found = launched()
     assert (found["RANK"], found["LOCAL_RANK"], found["WORLD_SIZE"]) == ("5", "1", "8")
-    assert found["MASTER_ADDR"] == "10.0.0.7"
-    assert 1024 < int(found["MASTER_PORT"]) < 65536
+    assert found["MASTER_ADDR"] == "gpu03"
+    assert 1024 < int(found["MASTER_PORT"]) < 32768
+    monkeypatch.setenv("SLURM_STEP_ID", "1")  # Steps may run beside each other.
+    assert launched()["MASTER_PORT"] != found["MASTER_PORT"]
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS")  # The script of a job is one process, whatever its tasks.
     assert launched() == {}
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert launched() == {}
+
+
+@pytest.mark.usefixtures("no_launcher")
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("vm", "vm"),
+        ("a,b", "a"),
+        ("n[001-064]", "n001"),
+        ("rack[1,4]-node[2-3],login", "rack1-node2"),
+        ("n[7]-ib", "n7-ib"),
+    ],
+)
+def test_the_first_process_listens_on_the_first_node_of_the_step(nodes, first, monkeypatch):
+    set_environment(monkeypatch, STEP | {"SLURM_STEP_NODELIST": nodes})
+    assert launched()["MASTER_ADDR"] == first

@@ -1,8 +1,10 @@
 """What torchrun and srun say in the environment of the processes that they start."""
 
 import os
+import re
 
-_PORTS, _FIRST_PORT = 20_000, 15_000  # for jobs of SLURM, which have no port of their own
+# SLURM gives steps no port of their own. Those from 32,768 on may be anyone's.
+_FIRST_PORT, _PORTS, _PORTS_A_STEP = 15_000, 17_000, 1_009
 
 
 def launched() -> dict[str, str]:
@@ -18,10 +20,24 @@ def launched() -> dict[str, str]:
             "RANK": given["SLURM_PROCID"],
             "LOCAL_RANK": given.get("SLURM_LOCALID", "0"),
             "WORLD_SIZE": given.get("SLURM_NTASKS", given["SLURM_STEP_NUM_TASKS"]),
-            "MASTER_ADDR": given.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"),
-            "MASTER_PORT": str(_FIRST_PORT + int(given.get("SLURM_JOB_ID", "0")) % _PORTS),
+            "MASTER_ADDR": _first_node(given.get("SLURM_STEP_NODELIST", "")),
+            "MASTER_PORT": str(_port(*(int(given.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP")))),
         } | found
     return found if found.get("WORLD_SIZE", "1") not in ("", "0", "1") else {}
+
+
+def _first_node(nodes: str) -> str:
+    """Return the machine of process 0, the first of a list such as ``"gpu[03-05,9],login"``.
+
+    That is not where ``srun`` was called, unless the script of a job did.
+    """
+    first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).partition(",")[0]
+    return first or "127.0.0.1"
+
+
+def _port(job: int, step: int) -> int:
+    """Return a port that steps which run at a time hardly have in common."""
+    return _FIRST_PORT + (job + _PORTS_A_STEP * step) % _PORTS
 
 
 def is_first() -> bool:
