@@ -1,7 +1,9 @@
 """What the processes of tests/test_processes.py do; each writes what it found to a file of its own."""
 
+import atexit
 import pickle
 import sys
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -117,7 +119,24 @@ def refusal(work):
     return None
 
 
+def kept_slowly(folder):
+    """How many checkpoints there are once a process was stopped that waits for another to write one."""
+    save, checkpoints = Checkpoints.save, Checkpoints(folder, 1e9)
+    Checkpoints.save = lambda *arguments: time.sleep(1.0) or save(*arguments)
+    stop = (Fails(KeyboardInterrupt()),)
+    refusal(lambda: train(OnlineEM(), X, **SETTINGS, checkpoints=checkpoints, callbacks=stop))
+    Checkpoints.save = save
+    return len(list(folder.glob("checkpoint-*")))
+
+
+def name_threads(path):
+    """Write down the threads of this process, which Linux alone tells."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    path.write_text("\n".join(names))
+
+
 def main(folder):
+    atexit.register(lambda: name_threads(folder / f"threads-{processes.rank}"))  # after the group has ended
     processes = current_processes()
     found = {name: learn(name) for name in WAYS}
     found["estimator"] = estimate()
@@ -138,6 +157,11 @@ def main(folder):
         bad = X * np.nan if processes.rank else X
         found["bad data in one"] = refusal(lambda: train(OnlineEM(), bad, **SETTINGS))
         found["alone"] = refusal(lambda: train(Alone(), X, **SETTINGS))
+        keep = {"epochs": 8, "checkpoints": Checkpoints(folder / "kept till one fails", 0.0)}
+        found["one fails while all keep"] = refusal(
+            lambda: train(BatchEM(), X, **SETTINGS | keep, callbacks=(Fails(ValueError("no luck")),))
+        )
+        found["kept before one leaves"] = kept_slowly(folder / "kept before one leaves")
         for name in ("online", "batch", "encoder"):
             learner, data, options = WAYS[name]
             settings = SETTINGS | options | {"checkpoints": Checkpoints(folder / name, 0.0)}

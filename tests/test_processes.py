@@ -95,6 +95,13 @@ def test_processes_learn_what_one_learns(together):
             assert all(map(np.array_equal, process[name], found[0][name])), name
 
 
+def test_threads_of_the_group_end_before_python(together):
+    """One that does not is ended by force when it wants to release a tensor, and takes the process along."""
+    folder, found = together
+    for rank in range(len(found)):
+        assert "gloo" not in (folder / f"threads-{rank}").read_text()
+
+
 def test_processes_stop_and_raise_together(together):
     folder, found = together
     if len(found) != 2:
@@ -102,6 +109,8 @@ def test_processes_stop_and_raise_together(together):
     first, last = found
     assert first["one fails"] == ("ProcessError", "process 1 of 2 failed: ValueError: no luck")
     assert last["one fails"] == ("ValueError", "no\nluck")
+    assert first["one fails while all keep"] == ("ProcessError", "process 1 of 2 failed: ValueError: no luck")
+    assert last["one fails while all keep"] == ("ValueError", "no luck")
     for process in found:
         kind, message = process["other data"]
         assert kind == "InputError"
@@ -113,6 +122,7 @@ def test_processes_stop_and_raise_together(together):
         assert kind == "InputError"
         assert message.startswith("the 'X' must be the same in all processes")
         assert process["after both"] == 1
+        assert process["kept before one leaves"] == 1
         assert process["alone"][0] == "InputError"
         assert "got Alone" in process["alone"][1]
         for name in ("online", "batch", "encoder"):
@@ -183,12 +193,17 @@ def test_a_process_that_is_killed_is_started_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_end_keeps_a_checkpoint_of_all(tmp_path):
+@pytest.mark.parametrize("to_all", [True, False])
+def test_a_signal_to_end_keeps_a_checkpoint_of_all(to_all, tmp_path):
     process = slow_fit(tmp_path)
-    process.terminate()
+    if to_all:
+        process.terminate()
+    else:
+        os.kill(int((tmp_path / "started").read_text().split()[-1]), signal.SIGTERM)
     code, _, err = finish(process)
     assert code != 0
-    assert "interrupted" in err
+    assert "to go on: entrosparse resume" in err  # None leaves before the first has said so.
+    assert (tmp_path / "run" / "report.html").exists()
     assert main(["resume", str(tmp_path / "run")]) == 0
     whole, run = load_run(tmp_path / "whole"), load_run(tmp_path / "run")
     torch.testing.assert_close(run.model.dictionary, whole.model.dictionary, rtol=1e-3, atol=1e-3)

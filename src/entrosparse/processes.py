@@ -39,7 +39,8 @@ class Processes:
     """
 
     def __init__(self, group: Any = None) -> None:
-        self._group = group
+        # PyTorch's own group is not held: its threads end when nothing holds it, and must before Python does.
+        self._group = None if group is None or group is distributed.group.WORLD else group
         self.rank: int = 0 if group is None else distributed.get_rank(group)
         self.size: int = 1 if group is None else distributed.get_world_size(group)
         self.stopping = False
@@ -172,6 +173,17 @@ class Processes:
         parts = numbers.reshape(-1).split(self._length)  # type: ignore[no-untyped-call]
         return torch.cat([self._exchange(part) for part in parts]).reshape(numbers.shape)
 
+    def meet(self) -> None:
+        """Wait for all processes.
+
+        Raises
+        ------
+        ProcessError
+            If another process failed.
+        """
+        if not self.alone:
+            self._exchange(torch.zeros(0))
+
     def gathered(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, in order, in the first process, and none in the others."""
         if self.alone:
@@ -239,6 +251,9 @@ def current_processes() -> Processes:
     if not launched():
         return ALONE
     os.environ.update(launched())
+    # Imported once there is a group, as Adam does, its functions would hold the group as their default.
+    import torch.distributed.nn.functional  # noqa: F401
+
     try:
         distributed.init_process_group(timeout=_TIMEOUT)
     except (ValueError, RuntimeError) as error:

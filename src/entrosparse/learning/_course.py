@@ -174,9 +174,11 @@ class Course:
         """Write a checkpoint; before the first step there is nothing to keep."""
         if self._checkpoints is None or not self._has_stepped:
             return
+        self._processes.meet()  # One that failed since the last sum says so here.
         whole = replace(self._now, state=self._learner.whole(self.state, self._processes))
         if self._task is not None:
             self._checkpoints.save(whole, self._task)
+        self._processes.meet()  # Launchers end all processes when one has left, so none leaves before.
 
     def _step(self, epoch: int, rows: Tensor) -> Any:
         """Return the state after a batch; one without weight changes nothing."""

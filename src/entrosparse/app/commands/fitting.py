@@ -18,7 +18,6 @@ from entrosparse.app.commands.about_runs import write_report_of
 from entrosparse.app.config import FitConfig
 from entrosparse.app.terminal import (
     FAILED,
-    INTERRUPTED,
     add_threads,
     fail,
     new_parser,
@@ -135,8 +134,7 @@ def _learn(
     from entrosparse.annealing import get_schedule, stretched
     from entrosparse.app.interruption import Interruption
     from entrosparse.app.progress import FitProgress
-    from entrosparse.app.reports import write_report
-    from entrosparse.app.runs import RunWriter, load_run, pick_examples
+    from entrosparse.app.runs import RunWriter, pick_examples
     from entrosparse.app.sources import InDataUnits, read_data
     from entrosparse.learning import train
     from entrosparse.model import check_device
@@ -201,15 +199,24 @@ def _learn(
                 processes=processes,
             )
     except KeyboardInterrupt:
-        if processes.rank > 0:
-            return interruption.exit_code
-        if not out.is_dir():
-            return fail("interrupted before learning began; nothing was written", INTERRUPTED)
-        run = load_run(out)
-        write_report(run)
-        usable = f"'{out}' can be used as of epoch {run.history[-1].epoch}"
-        return fail(f"interrupted; {usable}; {_how_to_go_on(out)}", interruption.exit_code)
+        if processes.stopping:  # All wait for the first, since launchers end the others when one has left.
+            how_it_stands = processes.from_first(lambda: _left_usable(out))
+        else:
+            how_it_stands = _left_usable(out) if processes.rank == 0 else ""
+        return fail(f"interrupted{how_it_stands}", interruption.exit_code)
     return _finish(out) if processes.rank == 0 else 0
+
+
+def _left_usable(out: Path) -> str:
+    """Write the report of a run that was cut off; return how far it came and how to go on, in words."""
+    from entrosparse.app.reports import write_report
+    from entrosparse.app.runs import load_run
+
+    if not out.is_dir():
+        return " before learning began; nothing was written"
+    run = load_run(out)
+    write_report(run)
+    return f"; '{out}' can be used as of epoch {run.history[-1].epoch}; {_how_to_go_on(out)}"
 
 
 def _origin(start_from: str, config: FitConfig) -> "Run":
