@@ -131,7 +131,7 @@ class Processes:
         Parameters
         ----------
         length : int
-            Numbers that are sent at a time; each time takes a while, and as long as if it were full.
+            Numbers that are sent together with flags; it takes as long as if there were always as many.
         device : torch.device
             Where the numbers are.
         is_due : callable
@@ -161,7 +161,7 @@ class Processes:
         self._exchange(torch.zeros(0))
 
     def sum(self, numbers: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes, in float64.
+        """Return the sum of a tensor over all processes; what is sent at a time is summed up in float64.
 
         Raises
         ------
@@ -170,8 +170,13 @@ class Processes:
         """
         if self.alone:
             return numbers
-        parts = numbers.reshape(-1).split(self._length)  # type: ignore[no-untyped-call]
-        return torch.cat([self._exchange(part) for part in parts]).reshape(numbers.shape)
+        first, rest = numbers.detach().reshape(-1).tensor_split([self._length])
+        found = self._exchange(first)
+        if not rest.numel():
+            return found.reshape(numbers.shape)
+        rest = rest.clone()  # None has failed, so that what is left can be sent without flags, all at once.
+        distributed.all_reduce(rest, group=self._group)
+        return torch.cat([found.to(rest), rest]).reshape(numbers.shape)
 
     def meet(self) -> None:
         """Wait for all processes.
