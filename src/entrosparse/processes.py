@@ -258,9 +258,14 @@ def current_processes() -> Processes:
     os.environ.update(launched())
     # Imported once there is a group, as Adam does, its functions would hold the group as their default.
     import torch.distributed.nn.functional  # noqa: F401
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     try:
-        distributed.init_process_group(timeout=_TIMEOUT)
+        store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+        # Processes that torchrun starts again find the addresses of those before in the store.
+        store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        distributed.init_process_group(store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     except (ValueError, RuntimeError) as error:
         raise InputError(
             "the processes must find each other by MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE, as "
