@@ -12,7 +12,9 @@ from entrosparse.errors import ConvergenceWarning
 from entrosparse.inference import DiagonalInference, stationarity
 from entrosparse.inference._newton_steps import _conjugate_gradients
 from entrosparse.inference._problem import EStepProblem
-from entrosparse.priors import PRIORS
+from entrosparse.objectives import pointwise_elbo
+from entrosparse.posteriors import Diagonal
+from entrosparse.priors import PRIORS, GeneralizedGaussian
 
 each_prior = pytest.mark.parametrize("prior", ["laplace", "skewed-laplace"])  # Convex ones.
 
@@ -42,6 +44,26 @@ def test_few_steps_are_enough(
         posterior = DiagonalInference(tolerance, max_iterations=100)(x, model)
     assert float(stationarity(posterior, x, model).max()) <= 2.0 * tolerance
     assert posterior.mean.dtype == dtype
+
+
+@pytest.mark.parametrize("shape", [0.35, 0.6, 0.8])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-7)])
+@pytest.mark.parametrize("complete", [True, False])
+def test_every_data_point_reaches_a_local_optimum_below_a_shape_of_1(
+    generator, shape, dtype, tolerance, complete
+):
+    """From every start, though saddle points are near; warnings are errors."""
+    model = make_model(24, 48, generator, prior=GeneralizedGaussian(shape), shape=shape)
+    model = replace(model, noise_variance=torch.tensor(1e-2).double()).to(dtype)
+    x, z = model.sample(40, generator)
+    if not complete:
+        x = incomplete(x, generator)
+    noise = torch.randn(3, *z.shape, generator=generator, dtype=torch.float64).to(dtype)
+    for start in (None, Diagonal(5.0 * noise[0], (2.0 * noise[1]).exp())):
+        found = DiagonalInference(tolerance)(x, model, start=start)
+        assert float(stationarity(found, x, model).max()) <= 2.0 * tolerance
+    nearby = Diagonal(found.mean + 1e-2 * noise[2], found.scale)
+    assert (pointwise_elbo(nearby, x, model) < pointwise_elbo(found, x, model)).all()
 
 
 @pytest.mark.parametrize("weights", [EntropyWeights(), EntropyWeights(prior=2.0, likelihood=0.6)])

@@ -11,7 +11,9 @@ before, and it is dropped when the steps grow.
 
 Where entries are missing, each block costs a reconstruction of the data. Then only learners, which do a fixed
 number of sweeps, use them, and posteriors are brought to a tolerance by Newton steps on all means at once.
-Where the energy of the noise is not quadratic in the residuals, there are Newton steps only.
+So they are under a prior that is not convex, because sweeps would take thousands of turns to leave the
+neighbourhood of a saddle point. Where the energy of the noise is not quadratic in the residuals, there are
+Newton steps only.
 """
 
 from collections.abc import Callable
@@ -36,7 +38,7 @@ _RELAXATION = 1.25  # Factor on the steps to the majorizers' minima; beyond 4/3 
 _TOLERATED_GROWTH = 1.1  # Ratio of squared steps up to which rounding may have made them grow.
 _CHECK_EVERY = 4  # Sweeps from one look at the residuals to the next.
 _PATIENCE = 250  # Looks without progress after which a data point is given up.
-_NEWTON_PATIENCE = 25  # Newton steps without progress after which it is.
+_NEWTON_PATIENCE = 100  # Newton steps without progress after which it is.
 
 _AnyState = TypeVar("_AnyState", "_State", NewtonState)
 
@@ -52,7 +54,8 @@ class DiagonalInference:
         A data point is finished when its stationarity residual, in nats per posterior deviation, is at most
         this. With 0 all sweeps are done and no residual is computed, which is what learners want.
     max_iterations : int
-        Largest number of sweeps per data point, or of Newton steps if it has missing entries and a tolerance.
+        Largest number of sweeps per data point; or of Newton steps, if there is a tolerance and entries are
+        missing or the prior is not convex.
     """
 
     uses_scalar_products_alone: ClassVar[bool] = True
@@ -93,7 +96,8 @@ class DiagonalInference:
         """
         problem = EStepProblem.from_data(x, model, weights)
         state = _start(problem, start)
-        if not model.likelihood.quadratic or (self.tolerance > 0.0 and problem.observed is not None):
+        crawls = problem.observed is not None or not problem.prior.convex
+        if not model.likelihood.quadratic or (self.tolerance > 0.0 and crawls):
             newton = NewtonState.start(state.mean, state.scale)
             result = self._run(problem, newton, newton_step, 1, _NEWTON_PATIENCE)
         else:

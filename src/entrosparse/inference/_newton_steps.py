@@ -11,6 +11,11 @@ iteratively reweighted least squares. So k is the larger of c and a share of w, 
 falls tenfold when a line search along the step accepts half of it or more, and grows tenfold otherwise.
 Noise whose energy is not quadratic has curvature and majorizer too, for each entry, and caution mixes them
 in the same way.
+
+Under a prior that is not convex some c are negative, and k lies between c and w, at the share of caution. The
+matrix then need not be positive definite: conjugate gradients end at the first direction along which it is
+not. As a valley may lie behind a hill, the line search begins close by, and goes on as long as it leads
+downhill. With k = w instead, hundreds of steps would be needed to leave the neighbourhood of a saddle point.
 """
 
 from dataclasses import dataclass
@@ -24,9 +29,11 @@ from entrosparse.posteriors import Diagonal
 
 _MORE_TURNS = 4  # Turns of conjugate gradients by which each step is more exact than the one before.
 _MOST_TURNS = 4  # Most turns per latent; without rounding, one per latent would be exact.
-_LOOKS = 4  # Looks at the slope along a step: at its end, and by bisection.
+_LOOKS = 4  # Looks at the slope along a step: at its end, further on by doubling, and by bisection.
 _LEAST_CAUTION = 1e-3  # Keeps k above rounding errors, at a price of few steps.
 _MAX_LOG_STEP = 1.0  # Largest change of log τ per step.
+_NEAR = 3.0  # Deviations within which the line search begins where a prior is not convex.
+_NEAR_SHARE = 1e-3  # The same as a share of the largest mean, if that is more.
 
 
 @final
@@ -58,13 +65,15 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
     gradient, majorizer = local.gradient(mean, scale)
     curvature = problem.curvature(mean, scale)
     added = torch.maximum(curvature, state.caution * majorizer)
-    # Where the prior is far from convex, the line search could not tell a step too long.
-    added = torch.where(curvature < -_LEAST_CAUTION * majorizer, majorizer, added)
+    added = torch.where(curvature < 0.0, torch.lerp(curvature, majorizer, state.caution), added)
     step = _conjugate_gradients(local, added, gradient, turns)
 
     slope, of_likelihood = _dot(gradient, step), problem.likelihood_slope(mean, scale, step)
     least, taken = slope.abs(), torch.zeros_like(slope)
-    low, high, share = taken, torch.ones_like(slope), torch.ones_like(slope)
+    concave = (curvature < 0.0).any(1, keepdim=True)
+    near = (_NEAR_SHARE * _largest(mean / scale)).clamp_min(_NEAR)
+    first = torch.where(concave, (near / _largest(step / scale)).clamp(max=1.0), 1.0)
+    low, high, share = taken, torch.where(concave, torch.inf, first), first
     for _ in range(_LOOKS):
         there = torch.addcmul(mean, share, step)
         of_prior = problem.prior.majorizer(there, scale, problem.prior_scale) * there
@@ -73,10 +82,10 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
         taken = torch.where(descends | (slope.abs() < least), share, taken)
         least = torch.minimum(slope.abs(), least)
         low, high = torch.where(slope < 0.0, share, low), torch.where(slope < 0.0, high, share)
-        share = 0.5 * (low + high)
+        share = torch.where(high.isinf(), 2.0 * share, 0.5 * (low + high))
 
     mean = torch.addcmul(mean, taken, step)
-    caution = (torch.where(taken >= 0.5, 0.1, 10.0) * state.caution).clamp(_LEAST_CAUTION, 1.0)
+    caution = (torch.where(taken >= 0.5 * first, 0.1, 10.0) * state.caution).clamp(_LEAST_CAUTION, 1.0)
     return NewtonState(mean, deviation_step(problem, mean, scale), caution, turns)
 
 
@@ -92,15 +101,22 @@ def deviation_step(problem: EStepProblem, mean: Tensor, scale: Tensor) -> Tensor
 
 
 def _conjugate_gradients(problem: EStepProblem, added: Tensor, gradient: Tensor, turns: int) -> Tensor:
-    """Return nearly ``−(s G + diag k)⁻¹ gradient``, preconditioned by the diagonal; ``added`` is k."""
-    preconditioner = (problem.diagonal() + added).reciprocal_()
+    """Return nearly ``−(s G + diag k)⁻¹ gradient``, preconditioned by the diagonal; ``added`` is k.
+
+    Data points stay where they are after a direction along which the matrix is not positive. If the first
+    direction is one, it is the step.
+    """
+    preconditioner = (problem.diagonal() + added.abs()).reciprocal_()
     tiny = torch.finfo(added.dtype).tiny
     step, residual = torch.zeros_like(gradient), -gradient
     direction = preconditioner * residual
     size = _dot(residual, direction)
-    for _ in range(turns):
+    convex = torch.ones_like(size, dtype=torch.bool)
+    for turn in range(turns):
         product = problem.hessian_product(direction).addcmul_(added, direction)
-        length = size / _dot(direction, product).clamp_min(tiny)
+        bend = _dot(direction, product)
+        convex &= bend > 0.0
+        length = torch.where(convex, size / bend.clamp_min(tiny), float(turn == 0))
         step.addcmul_(length, direction)
         residual.addcmul_(length, product, value=-1.0)
         image = preconditioner * residual
@@ -112,3 +128,8 @@ def _conjugate_gradients(problem: EStepProblem, added: Tensor, gradient: Tensor,
 def _dot(left: Tensor, right: Tensor) -> Tensor:
     """Return the scalar product of each row, shape (N, 1)."""
     return torch.linalg.vecdot(left, right).unsqueeze(1)
+
+
+def _largest(step: Tensor) -> Tensor:
+    """Return the largest magnitude in each row, shape (N, 1)."""
+    return step.abs().amax(1, keepdim=True)

@@ -201,6 +201,11 @@ class Power(Prior):
         sign = torch.randint(2, size, device=scale.device, generator=generator).to(scale)
         return scale * (2.0 * sign - 1.0) * (p * gamma) ** (1.0 / p)
 
+    @property
+    def convex(self) -> bool:
+        """Whether no shape is below 1."""
+        return bool((self.shape >= 1.0).all())
+
     def curvature(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
         """Return ``τ^(p−2) M″(ν/τ) / p λ^p``, which is negative far from zero if p < 1."""
         return self._of_energy(_powers.CURVATURE, mean, marginal_scale, scale)

@@ -118,6 +118,11 @@ class Prior(PriorFamily):
 
     # --- what solvers of the E-step need besides
 
+    @property
+    def convex(self) -> bool:
+        """Whether ``−log p`` is convex, so that each E-step has one optimum."""
+        return True
+
     def deviation(self, scale: Tensor) -> Tensor:
         """Return the standard deviation of each factor with scale λ."""
         raise self._lacks("deviation")
