@@ -64,10 +64,11 @@ class TrustRegion:
 def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``P = s G + diag(c)`` (N, H, H), and c (N, H) raised above the rounding errors of G.
 
-    Under a prior that is not convex some c are negative. They stay so where P is positive definite.
+    Under a prior that is not convex some c are negative. They stay so where P is positive definite; elsewhere
+    their magnitudes take their place.
     """
     largest = torch.diagonal(hessian, dim1=-2, dim2=-1).amax(-1, keepdim=True)
-    raised = curvature.clamp_min(8.0 * torch.finfo(hessian.dtype).eps * largest)
+    raised = curvature.abs().clamp_min(8.0 * torch.finfo(hessian.dtype).eps * largest)
     concave = (curvature < 0.0).any(-1)
     if bool(concave.any()):
         whole = _with_diagonal(hessian, torch.where(curvature < 0.0, curvature, raised))
