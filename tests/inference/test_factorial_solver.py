@@ -20,6 +20,7 @@ from entrosparse.inference import (
     stationarity,
 )
 from entrosparse.learning._initialization import initial_model
+from entrosparse.likelihoods import LIKELIHOODS
 from entrosparse.model import SparseCodingModel
 from entrosparse.objectives import pointwise_elbo
 from entrosparse.posteriors import ExactFactorial
@@ -38,8 +39,9 @@ def prior(request):
 @pytest.mark.parametrize("weights", [EntropyWeights(), ANNEALED])
 @pytest.mark.parametrize(("n_features", "n_components"), [(16, 8), (8, 10)])
 @pytest.mark.parametrize("gaps", [False, True])
-def test_is_stationary(prior, generator, weights, n_features, n_components, gaps):
-    model = make_model(n_features, n_components, generator, prior=prior)
+@pytest.mark.parametrize("noise", ["isotropic", "per-feature"])
+def test_is_stationary(prior, noise, generator, weights, n_features, n_components, gaps):
+    model = make_model(n_features, n_components, generator, prior=prior, likelihood=LIKELIHOODS[noise])
     x, _ = model.sample(20, generator)
     if gaps:
         x = with_holes(x, generator)

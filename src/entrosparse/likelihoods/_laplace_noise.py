@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from entrosparse import closed_form
+from entrosparse.errors import InputError
 from entrosparse.likelihoods._likelihood import Likelihood
 from entrosparse.posteriors import Posterior
 
@@ -31,6 +32,10 @@ class LaplaceNoise(Likelihood):
         self, posterior: Posterior, dictionary: Tensor, x: Tensor, observed: Tensor | None = None
     ) -> Tensor:
         """Return ``Σ_d E|x_d − w_dᵀz|``, shape (N,)."""
+        if not posterior.gaussian:
+            raise InputError(
+                f"laplace noise needs residuals of Gaussian posteriors; got {type(posterior).__name__}"
+            )
         residual = x - posterior.mean @ dictionary.T
         deviation = _deviation(posterior.reconstruction_variance(dictionary))
         expected = closed_form.soft_magnitude(residual, deviation)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class ExactFactorial(Factorial):
         Posterior means ν.
     """
 
+    gaussian: ClassVar[bool] = False
     right: Tensor
     left: Tensor
     scale: Tensor

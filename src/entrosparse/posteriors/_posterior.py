@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import fields
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from entrosparse.priors import Prior, PriorFamily
 class Posterior(ABC):
     """A batch of N posteriors over H latents, one per data point.
 
-    They are Gaussian, ``N(ν, T)``, unless a family has its own :meth:`check_prior`,
-    :meth:`expected_statistic`, :meth:`log_prob` and :meth:`distance_from_optimum`.
+    They are Gaussian, ``N(ν, T)``, unless a family says that it is not :attr:`gaussian`, and has its own
+    :meth:`check_prior`, :meth:`expected_statistic`, :meth:`log_prob` and :meth:`distance_from_optimum`.
 
     Attributes
     ----------
@@ -23,6 +23,9 @@ class Posterior(ABC):
     """
 
     mean: Tensor
+
+    gaussian: ClassVar[bool] = True
+    """Whether they are Gaussian, so that residuals ``x − Wz`` are."""
 
     @classmethod
     def check_prior(cls, prior: PriorFamily) -> None:
