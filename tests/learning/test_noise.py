@@ -16,6 +16,7 @@ from entrosparse.inference import DiagonalEncoder
 from entrosparse.learning import AdamLearner, BatchEM, Callback, Checkpoints, OnlineEM, RefinedEM, train
 from entrosparse.likelihoods import LIKELIHOODS
 from entrosparse.metrics import match_atoms
+from kinds import SIGNED
 
 RNG = np.random.default_rng(0)
 FACTORS = RNG.normal(size=(300, 3)) @ RNG.normal(size=(3, 8))
@@ -118,7 +119,7 @@ def online(noise, prior, annealing):
 
 
 @pytest.mark.parametrize("annealing", ["prior", "likelihood"])
-@pytest.mark.parametrize("prior", ["laplace", "gaussian"])
+@pytest.mark.parametrize("prior", SIGNED)
 @each_noise
 def test_annealing_goes_with_every_pair(noise, prior, annealing):
     plain, annealed = (online(noise, prior, way) for way in ("none", annealing))
