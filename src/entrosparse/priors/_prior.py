@@ -87,7 +87,7 @@ class Prior(PriorFamily):
     Methods come in two groups. Objectives, and learning with encoders, need the abstract ones. The solvers of
     the E-step also need :meth:`deviation`, :meth:`tempered_scale`, :meth:`curvature`,
     :meth:`precision_share` and :meth:`majorizer`; a prior without them says so when a solver asks. A prior
-    that is not even needs :meth:`tilt` too.
+    that is not even needs :meth:`tilt` too, and one whose energy is not convex says so by :attr:`convex`.
     """
 
     def at(self, shape: Tensor | None) -> "Prior":
