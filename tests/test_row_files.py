@@ -50,6 +50,37 @@ def test_parquet_is_read_by_pandas(tmp_path, monkeypatch):
     np.testing.assert_array_equal(open_rows(tmp_path / "rows.parquet")[:], TABLE)
 
 
+@pytest.mark.parametrize(
+    ("text", "names", "first"),
+    [
+        ("a,b\n1,2\n3,4\n", ("a", "b"), [1, 2]),
+        ('"a, b",b\r\n1,2\r\n3,4\r\n', ("a, b", "b"), [1, 2]),
+        (",7\n1,2\n3,4\n", None, [np.nan, 7]),
+        ("5.5,6\n1,2\n3,4\n", None, [5.5, 6]),
+        ('"5.5","6"\r\n"1","2"\r\n', None, [5.5, 6]),
+        ("0,1\n5,6\n7,8\n", ("0", "1"), [5, 6]),
+    ],
+)
+def test_the_first_line_of_a_csv_file_names_columns_unless_it_is_a_row(tmp_path, text, names, first):
+    (tmp_path / "rows.csv").write_text(text, newline="")
+    rows = open_rows(tmp_path / "rows.csv")
+    assert rows.column_names == names
+    np.testing.assert_array_equal(rows[:1], [first])
+
+
+def test_names_of_columns_come_with_joined_and_parquet_files(tmp_path, monkeypatch):
+    frame = pandas.DataFrame(TABLE, columns=list("abcde"))
+    monkeypatch.setattr(pandas, "read_parquet", lambda file: frame)
+    (tmp_path / "rows.parquet").write_bytes(b"")
+    assert open_rows(tmp_path / "rows.parquet").column_names == tuple("abcde")
+    for number in range(2):
+        frame.to_csv(tmp_path / f"{number}.csv", index=False)
+    assert open_rows(tmp_path / "*.csv").column_names == tuple("abcde")
+    frame[list("bacde")].to_csv(tmp_path / "1.csv", index=False)
+    with pytest.raises(InputError, match="columns of the same names in the same order"):
+        open_rows(tmp_path / "*.csv")
+
+
 def test_rows_are_read_in_the_type_asked_for(tmp_path):
     np.save(tmp_path / "rows.npy", TABLE.astype(np.float32))
     assert open_rows(tmp_path / "rows.npy").dtype == np.float32

@@ -20,7 +20,7 @@ class TableRows:
 
     The table is anything with a shape, a dtype, and rows that are read by a slice or an ascending array of
     integers. Its rows are returned as float32 if they are float32 or float16, else as float64, or as what is
-    asked for.
+    asked for. ``column_names`` are those that it has under this name, or None.
 
     Raises
     ------
@@ -40,6 +40,7 @@ class TableRows:
             )
         self.n_rows, self.n_features = shape
         self.dtype = _floating(table.dtype if dtype is None else dtype)
+        self.column_names: tuple[str, ...] | None = getattr(table, "column_names", None)
         self._table = table
 
     @property
@@ -71,12 +72,28 @@ class TableRows:
         return np.array(block.toarray() if scipy.sparse.issparse(block) else block, self.dtype, order="C")
 
 
+@final
+class Frame:
+    """A table of pandas or polars, which has names of columns; they count if all are texts."""
+
+    def __init__(self, frame: Any) -> None:
+        self._values = frame.to_numpy()
+        self.shape, self.dtype = self._values.shape, self._values.dtype
+        names = tuple(frame.columns)
+        self.column_names = names if all(isinstance(name, str) for name in names) else None
+
+    def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return rows."""
+        return self._values[index]
+
+
 def as_rows(X: Any) -> TableRows:
     """Return the rows of a table (n_rows, n_features) without reading them.
 
     The table is a NumPy array or memory map, a SciPy sparse matrix or array, a Zarr array, an HDF5 dataset, a
-    PyTorch tensor, or anything else with a shape, a dtype and rows that can be indexed. A sparse table is
-    held as CSR, and its rows are filled in as they are read; a tensor is brought to the CPU.
+    PyTorch tensor, a frame of pandas or polars, or anything else with a shape, a dtype and rows that can be
+    indexed. A sparse table is held as CSR, and its rows are filled in as they are read; a tensor is brought
+    to the CPU.
 
     Raises
     ------
@@ -84,6 +101,8 @@ def as_rows(X: Any) -> TableRows:
         If X is no such table, is not two-dimensional, has no rows or no columns, or holds anything but real
         numbers.
     """
+    if hasattr(X, "columns") and hasattr(X, "to_numpy"):
+        return TableRows(Frame(X))
     if not (hasattr(X, "shape") and hasattr(X, "dtype")):
         raise InputError(
             f"the 'X' parameter must be an array, or a table on disk with a shape and a dtype; "

@@ -4,13 +4,13 @@ import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import Any, BinaryIO, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from entrosparse._files import map_array, most_bytes, one_line, open_regular, printable, read_arrays
-from entrosparse._tables import TableRows
+from entrosparse._tables import Frame, TableRows
 from entrosparse.errors import FileFormatError, InputError
 
 _PART = "::"  # Comes before the name of an array within a file.
@@ -33,7 +33,8 @@ def open_rows(source: str | os.PathLike[str], dtype: Any = None) -> TableRows:
         - ``.zarr`` folders and ``.h5`` or ``.hdf5`` files are read in blocks (the ``zarr`` and ``hdf5``
           extras). ``"file.h5::name"`` names one of several arrays;
         - ``.npz`` files, of one array or of that which ``"file.npz::name"`` names, are read whole;
-        - ``.csv`` and ``.parquet`` files with numbers in all columns are read whole, by pandas.
+        - ``.csv`` and ``.parquet`` files with numbers in all columns are read whole, by pandas. The first
+          line of a ``.csv`` file names the columns, unless it holds numbers alone, and more than a count.
     dtype : dtype, optional
         Type of the rows that are read, float32 or float64. By default float32 is kept, and all else becomes
         float64.
@@ -41,15 +42,15 @@ def open_rows(source: str | os.PathLike[str], dtype: Any = None) -> TableRows:
     Returns
     -------
     TableRows
-        With a length, ``n_features``, ``dtype``, and rows by slices or arrays of integers; NaN are entries
-        that were not seen.
+        With a length, ``n_features``, ``dtype``, ``column_names`` (None where there are none), and rows by
+        slices or arrays of integers; NaN are entries that were not seen.
 
     Raises
     ------
     FileFormatError
         If there is no such file, it is of another kind or damaged, or holds no table of real numbers.
     InputError
-        If files of a pattern have other numbers of columns, or a package is needed and missing.
+        If files of a pattern have other columns, or a package is needed and missing.
     """
     source = os.fspath(source)
     if not _PATTERN & set(source):
@@ -64,6 +65,10 @@ def open_rows(source: str | os.PathLike[str], dtype: Any = None) -> TableRows:
         raise InputError(
             f"the files of '{printable(source)}' must have the same number of columns; got {sorted(widths)}"
         )
+    if len({table.column_names for table in tables} - {None}) > 1:
+        raise InputError(
+            f"the files of '{printable(source)}' must have columns of the same names in the same order"
+        )
     return TableRows(_Joined(tables), dtype)
 
 
@@ -76,6 +81,7 @@ class _Joined:
         self._starts = np.cumsum([0, *map(len, tables)])
         self.shape = int(self._starts[-1]), tables[0].n_features
         self.dtype = np.result_type(*(table.dtype for table in tables))
+        self.column_names = tables[0].column_names
 
     def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Return the rows of a slice without gaps, or of ascending numbers."""
@@ -153,7 +159,20 @@ def _pandas(path: str, name: str) -> Any:
     import pandas
 
     with open_regular(path) as file:
-        return (pandas.read_csv if path.lower().endswith(".csv") else pandas.read_parquet)(file).to_numpy()
+        if path.lower().endswith(".csv"):
+            return Frame(pandas.read_csv(file, header=None if _starts_with_a_row(file) else 0))
+        return Frame(pandas.read_parquet(file))
+
+
+def _starts_with_a_row(file: BinaryIO) -> bool:
+    """Return whether the first line is a row of numbers, and no names of columns, which may count them."""
+    first = file.readline().decode("utf-8-sig", "replace").split(",")
+    file.seek(0)
+    try:
+        numbers = [float(entry.strip('" \r\n') or "nan") for entry in first]
+    except ValueError:
+        return False
+    return numbers != list(range(len(numbers)))
 
 
 def _chosen(path: str, name: str, arrays: dict[str, Any]) -> Any:

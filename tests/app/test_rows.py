@@ -429,7 +429,7 @@ def test_a_run_of_rows_and_what_does_not_go_with_it(run, table, images, tmp_path
         (["reconstruct", run, table, "--stride", 2], "the 'stride' parameter is for images"),
         (["reconstruct", run, table, "--mask", table], "the 'mask' parameter is for images"),
         (["compare", run, run, "--images", images], "the 'images' parameter is for runs of images"),
-        (["fit", tmp_path / "narrow.npy", *start], "must have 5 columns, as in the run"),
+        (["fit", tmp_path / "narrow.npy", *start], "must have 5 columns, as those that the run"),
         (["fit", table, *start, "--n-components=2"], "the 'n_components' parameter must be 3"),
         (["fit", images, "--n-components=3", "--start-from", run], "the 'rows' parameter must be True"),
     ]:

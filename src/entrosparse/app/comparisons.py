@@ -14,6 +14,7 @@ from entrosparse._files import whole_folder, write_atomically
 from entrosparse.app import plots
 from entrosparse.app.html import render
 from entrosparse.app.reports import fields_address, inline_figure
+from entrosparse.app.row_codes import check_columns
 from entrosparse.app.runs import Run
 from entrosparse.app.sources import split_rows
 from entrosparse.errors import InputError
@@ -94,8 +95,11 @@ def compare_rows(runs: Sequence[Run]) -> tuple[list[ComparedRun], int]:
     """
     _check_alike(runs)
     first = runs[0].info
+    for run in runs:
+        check_columns(runs[0], run.model.n_features, run.info.column_names, "runs")
     train, heldout = split_rows(first.source)
-    if (len(train), train.n_features) != (first.n_rows, runs[0].model.n_features):
+    check_columns(runs[0], train.n_features, train.column_names, "input")
+    if len(train) != first.n_rows:
         raise InputError(
             f"the rows of the run '{runs[0].path}' must be those it began with; got others in "
             f"'{first.source}'"

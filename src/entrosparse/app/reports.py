@@ -12,7 +12,7 @@ from entrosparse._files import write_atomically
 from entrosparse.app import plots, row_plots
 from entrosparse.app.html import inline_svg, png_address, render, svg_address
 from entrosparse.app.runs import Run
-from entrosparse.app.summaries import summarise
+from entrosparse.app.summaries import listed, summarise
 from entrosparse.posteriors import Posterior
 
 _N_CODED = 4  # Examples whose codes are drawn.
@@ -50,7 +50,7 @@ def _draw_fields(run: Run) -> Figure:
         run.model.prior_scale.numpy(),
     )
     return (
-        row_plots.draw_atoms(fields, scales)
+        row_plots.draw_atoms(fields, scales, run.info.column_names)
         if run.info.config.rows
         else plots.draw_fields(fields, scales, (side, side))
     )
@@ -71,6 +71,7 @@ def _render(run: Run) -> bytes:
         info=run.info,
         headlines=summarise(run),
         settings=run.info.config.settings,
+        column_names=listed(run.info.column_names or ()),
         n_examples=len(run.examples),
         fields=fields_address(run),
         elbo=inline_figure(plots.draw_elbo(epochs, [record.elbo for record in history], annealed)),
@@ -94,7 +95,8 @@ def _draw_examples(run: Run, posterior: Posterior) -> Figure:
     if run.info.config.rows:
         chosen = _coded(run)
         titles = [f"row {index + 1}" for index in chosen]
-        return row_plots.draw_rows(run.examples[chosen], reconstructions[chosen], deviations[chosen], titles)
+        rows = run.examples[chosen], reconstructions[chosen], deviations[chosen]
+        return row_plots.draw_rows(*rows, titles, run.info.column_names)
     side = run.info.config.patch_size
     return plots.draw_patches(run.examples, reconstructions, deviations, (side, side))
 

@@ -1,12 +1,13 @@
 """Rows of a table as codes under the model of a run, and rows made of codes again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from entrosparse._files import printable
 from entrosparse._tables import TableRows, as_rows
 from entrosparse._units import StandardizedRows
 from entrosparse.errors import InputError
@@ -49,12 +50,15 @@ class RowReconstruction:
         Where entries of the rows are missing.
     filled : ndarray of shape (N, D)
         The entries that were given, and the reconstruction where they are missing.
+    column_names : tuple of str or None
+        Names of the columns, where the run learned from a table that has some.
     """
 
     rows: NDArray[Any]
     deviation: NDArray[Any]
     missing: NDArray[np.bool_]
     filled: NDArray[Any]
+    column_names: tuple[str, ...] | None
 
 
 def rows_for(run: "Run", rows: TableRows, name: str) -> StandardizedRows:
@@ -65,12 +69,24 @@ def rows_for(run: "Run", rows: TableRows, name: str) -> StandardizedRows:
     InputError
         If they have other columns than those that the run learned from.
     """
-    if rows.n_features != run.model.n_features:
-        raise InputError(
-            f"the '{name}' parameter must have {run.model.n_features} columns, as those that the run learned "
-            f"from; got {rows.n_features}"
-        )
+    check_columns(run, rows.n_features, rows.column_names, name)
     return StandardizedRows(rows, run.units, name)
+
+
+def check_columns(run: "Run", n_columns: int, names: Sequence[str] | None, parameter: str) -> None:
+    """Raise InputError unless a run learned from as many columns, of the same names where both have some."""
+    n_expected = run.model.n_features
+    if n_columns != n_expected:
+        raise InputError(
+            f"the '{parameter}' parameter must have {n_expected} columns, as those that the run '{run.path}' "
+            f"learned from; got {n_columns}"
+        )
+    for number, (expected, got) in enumerate(zip(run.info.column_names or (), names or (), strict=False)):
+        if got != expected:
+            raise InputError(
+                f"the '{parameter}' parameter must have the columns that the run '{run.path}' learned from, "
+                f"in their order: column {number} must be '{printable(expected)}'; got '{printable(got)}'"
+            )
 
 
 def encode_rows(run: "Run", rows: Any) -> RowCodes:
@@ -102,7 +118,8 @@ def reconstruct_rows(run: "Run", rows: Any) -> RowReconstruction:
         deviation[part] = spread * run.units.entry_scale
     given = table[:]
     missing = np.isnan(given)
-    return RowReconstruction(restored, deviation, missing, np.where(missing, restored, given))
+    filled = np.where(missing, restored, given)
+    return RowReconstruction(restored, deviation, missing, filled, run.info.column_names)
 
 
 def _infer(run: "Run", rows: TableRows) -> Iterator[tuple[slice, Posterior]]:

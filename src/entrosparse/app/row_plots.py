@@ -3,17 +3,23 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from entrosparse._files import printable
 from entrosparse.app.plots import ENTROPY_COLOURS, INK, add_colorbar, add_legend, add_title, panels
 
 _FEW = 100  # Columns whose values can be told apart as dots.
+_NAMED = 40  # Columns whose names have room.
+_LONGEST = 20  # Characters of a name that have room.
 _MANY = 5_000  # Columns of which a picture takes less room than lines and dots.
 
 
-def draw_atoms(dictionary: ArrayLike, prior_scale: ArrayLike) -> Figure:
+def draw_atoms(
+    dictionary: ArrayLike, prior_scale: ArrayLike, column_names: Sequence[str] | None = None
+) -> Figure:
     """Draw the generative fields as rows of colours, from the largest prior scale to the smallest.
 
     Parameters
@@ -22,6 +28,8 @@ def draw_atoms(dictionary: ArrayLike, prior_scale: ArrayLike) -> Figure:
         One field per column.
     prior_scale : array of shape (H,)
         λ, which gives the order.
+    column_names : sequence of str, optional
+        A name for each of the D columns; they are shown where there is room.
 
     Returns
     -------
@@ -42,16 +50,19 @@ def draw_atoms(dictionary: ArrayLike, prior_scale: ArrayLike) -> Figure:
         extent=(-0.5, n_columns - 0.5, n_atoms + 0.5, 0.5),
     )
     axes.grid(visible=False)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(12, integer=True))
-    axes.set_xlabel("column of the table, counted from 0")
+    axes.yaxis.set_major_locator(MaxNLocator(12, integer=True))
+    _label_columns(axes, n_columns, column_names)
     axes.set_ylabel("number of the field")
     add_colorbar(figure, image, axes, "weight (largest = 1)")
     return figure
 
 
 def draw_rows(
-    originals: ArrayLike, reconstructions: ArrayLike, deviations: ArrayLike, titles: Sequence[str]
+    originals: ArrayLike,
+    reconstructions: ArrayLike,
+    deviations: ArrayLike,
+    titles: Sequence[str],
+    column_names: Sequence[str] | None = None,
 ) -> Figure:
     """Draw rows, and their reconstructions with two posterior deviations to each side.
 
@@ -61,6 +72,8 @@ def draw_rows(
         x, of which NaN are not drawn, W̃ν, and the posterior deviations of the latter.
     titles : sequence of str
         One for each row.
+    column_names : sequence of str, optional
+        A name for each of the D columns; they are shown where there is room.
 
     Returns
     -------
@@ -81,10 +94,25 @@ def draw_rows(
         axes.plot(places, original, ".", color=INK, markersize=dots, label="value")
         for artist in (*axes.lines, *axes.collections):
             artist.set_rasterized(len(places) >= _MANY)
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        axes.set_xlabel("column", fontsize=9)
+        _label_columns(axes, len(places), column_names)
         add_title(axes, title)
     for axes in grid[::2]:
         axes.set_ylabel("value (units of learning)", fontsize=9)
     add_legend(grid[0])
     return figure
+
+
+def _label_columns(axes: Axes, n_columns: int, names: Sequence[str] | None) -> None:
+    """Write the names of columns below an axis of columns if there is room, and else their numbers."""
+    if names is None or n_columns > _NAMED:
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.set_xlabel("column of the table, counted from 0", fontsize=9)
+        return
+    axes.set_xticks(range(n_columns), [_shortened(name) for name in names], rotation=90, fontsize=8)
+    for label in axes.get_xticklabels():
+        label.set_parse_math(False)
+
+
+def _shortened(name: str) -> str:
+    shown = printable(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"

@@ -22,11 +22,13 @@ from entrosparse.model import LARGEST_FILE
 
 FORMAT = 1
 N_EXAMPLES = 12
+MOST_OF_NAMES = 2**21
+"""Characters of the names of columns, in all."""
 _LARGEST = 1e30  # Numbers from here on are no result of learning, and cannot be drawn.
 
 # Sizes of the files, which are far above all that is written.
 _MOST_BYTES = {
-    "config.json": 2**22,
+    "config.json": 2**25,
     "history.csv": 2**25,
     "examples.npz": 2**25,
     "units.npz": 2**23,
@@ -58,6 +60,8 @@ class RunInfo:
         The run from whose dictionary learning began; None if it began from the data.
     n_rows : int, optional
         Number of rows that were learned from; None for images.
+    column_names : tuple of str, optional
+        Names of the columns of a table that has some.
     """
 
     config: FitConfig
@@ -67,6 +71,7 @@ class RunInfo:
     version: str = version("entrosparse")
     start_from: str | None = None
     n_rows: int | None = None
+    column_names: tuple[str, ...] | None = None
 
     @property
     def n_samples(self) -> int:
@@ -82,15 +87,17 @@ def info_in(file: BinaryIO) -> RunInfo:
         raise FileFormatError(f"'{file.name}' must have the run format {FORMAT}; got {found!r}")
     config = FitConfig(**content.pop("config"))
     config.validate()
-    info = RunInfo(config, **{**content, "image_names": tuple(content["image_names"])})
+    columns = content.pop("column_names", None)
+    images = tuple(content.pop("image_names"))
+    info = RunInfo(config, **content, image_names=images, column_names=columns and tuple(columns))
     check_positive("gain", info.gain)
-    texts = (info.source, info.version, info.start_from or "", *info.image_names)
+    texts = (info.source, info.version, info.start_from or "", *info.image_names, *(columns or ()))
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("'source', 'version', 'start_from' and 'image_names' must be texts")
+        raise ValueError("'source', 'version', 'start_from' and all names must be texts")
     if config.rows:
         check_whole("n_rows", info.n_rows, 1)
-    elif info.n_rows is not None:
-        raise ValueError("'n_rows' must be null for a run of images")
+    elif info.n_rows is not None or columns is not None:
+        raise ValueError("'n_rows' and 'column_names' must be null for a run of images")
     return info
 
 

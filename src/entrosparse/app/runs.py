@@ -145,7 +145,7 @@ class Run:
         ------
         InputError
             If an image is smaller than a patch, or lacks pixels that are needed; or if rows have other
-            columns.
+            columns, or names of columns other than those of the run, or in another order.
         """
         if not self.info.config.rows:
             return encode_images(self, data, stride)
@@ -284,6 +284,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     else:
         units = Units.as_given(info.config.patch_size**2)
     dimensions = {len(units.mean), model.n_features, examples.shape[1]}
+    if info.column_names is not None:
+        dimensions.add(len(info.column_names))
     if len(dimensions) != 1:
         of = "number of columns" if info.config.rows else "patch size"
         raise FileFormatError(

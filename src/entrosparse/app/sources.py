@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from entrosparse._tables import TableRows
 from entrosparse._units import StandardizedRows, Units
 from entrosparse.app.config import FitConfig
-from entrosparse.app.run_files import RunInfo
+from entrosparse.app.run_files import MOST_OF_NAMES, RunInfo
 from entrosparse.errors import InputError
 from entrosparse.images import Image, default_images, load_images, prepare_images, split_patches
 from entrosparse.inference import Inference
@@ -69,10 +69,23 @@ def read_data(config: FitConfig, source: str, start_from: str | None) -> Data:
 def _rows_of_table(config: FitConfig, source: str, start_from: str | None) -> Data:
     rows, heldout = split_rows(source)
     config.check_size(rows.n_features)
+    if sum(map(len, rows.column_names or ())) > MOST_OF_NAMES:
+        raise InputError(
+            f"the 'input' parameter must have names of columns with at most {MOST_OF_NAMES:,} characters "
+            "in all"
+        )
     recipe = config.recipe
     per_feature = recipe.likelihood.per_feature
     units = Units.from_rows(rows, None, recipe.prior_part.centred, per_feature, name="input")
-    info = RunInfo(config, source, image_names=(), gain=1.0, start_from=start_from, n_rows=len(rows))
+    info = RunInfo(
+        config,
+        source,
+        image_names=(),
+        gain=1.0,
+        start_from=start_from,
+        n_rows=len(rows),
+        column_names=rows.column_names,
+    )
     heldout = units.standardize(heldout, "input").numpy()
     return Data(info, StandardizedRows(rows, units, "input"), heldout, units)
 
@@ -120,6 +133,7 @@ class _Without:
         self._gaps = left_out - np.arange(len(left_out))  # How many rows are kept before each.
         self.shape = len(rows) - len(left_out), rows.n_features
         self.dtype = rows.dtype
+        self.column_names = rows.column_names
 
     def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Return the rows of a slice without gaps, which is read as one, or of ascending numbers."""

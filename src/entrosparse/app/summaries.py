@@ -1,7 +1,10 @@
 """The headline numbers of a run, as text."""
 
 import math
+from collections.abc import Sequence
+from textwrap import shorten
 
+from entrosparse._files import printable
 from entrosparse.app.runs import Run
 from entrosparse.model import SparseCodingModel
 
@@ -35,6 +38,11 @@ def summarise(run: Run) -> dict[str, str]:
         f"{config.data_points} seen": f"{end.samples_seen:,}",
         "learning time": f"{end.seconds:.1f} s, and {end.evaluation_seconds:.1f} s for the figures",
     }
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names one after the other on a line that is not too long."""
+    return shorten(printable(", ".join(names)), 200, placeholder=" ...")
 
 
 def _shapes_in_words(model: SparseCodingModel) -> str:

@@ -172,6 +172,8 @@ class SavedSparseCoding(FittedSparseCoding):
         inference = None if config.inference == "variational" else found.inference
         history = [asdict(record) for record in found.history]
         coding._restore(found.units, found.model, inference, history)
+        if found.info.column_names is not None:
+            coding.feature_names_in_ = np.array(found.info.column_names, dtype=object)
         coding.elbo_, coding.n_iter_ = history[-1]["elbo"], history[-1]["epoch"]
         coding.converged_ = coding.n_iter_ == config.epochs and not ends_below_start(found.history)
         return coding

@@ -32,12 +32,14 @@ def write_report_of(path: Path) -> int:
 
 def _info(options: Namespace) -> int:
     from entrosparse.app.runs import load_run
-    from entrosparse.app.summaries import summarise
+    from entrosparse.app.summaries import listed, summarise
 
     run = load_run(options.run)
     lines = summarise(run) | {"learned from": run.info.source, "version": run.info.version}
     if run.info.start_from is not None:
         lines["began from"] = run.info.start_from
+    if run.info.column_names is not None:
+        lines["columns"] = listed(run.info.column_names)
     for name, value in lines.items():
         say(f"{name:<30}{value}")
     return 0

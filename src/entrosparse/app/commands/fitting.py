@@ -30,7 +30,6 @@ from entrosparse.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from entrosparse._units import Units
     from entrosparse.app.runs import Run
     from entrosparse.app.sources import Data
     from entrosparse.learning import Callback, Checkpoints
@@ -158,7 +157,7 @@ def _learn(
                 f"the {'rows' if config.rows else 'images'} of the run '{out}' must be those it began with; "
                 f"got others in '{source}'"
             )
-        return data, examples, "ica" if origin is None else _dictionary_of(origin, data.units)
+        return data, examples, "ica" if origin is None else _dictionary_of(origin, data)
 
     data, examples, init = processes.agreed(
         load,
@@ -234,14 +233,12 @@ def _origin(start_from: str, config: FitConfig) -> "Run":
     return origin
 
 
-def _dictionary_of(origin: "Run", units: "Units") -> "NDArray[Any]":
-    """Return the dictionary of another run in these units."""
-    if len(units.mean) != origin.model.n_features:
-        raise InputError(
-            f"the 'input' parameter must have {origin.model.n_features} columns, as in the run "
-            f"'{origin.path}' that learning starts from; got {len(units.mean)}"
-        )
-    return units.atoms(origin.units.model(origin.model).dictionary.numpy())
+def _dictionary_of(origin: "Run", data: "Data") -> "NDArray[Any]":
+    """Return the dictionary of another run in the units of these data."""
+    from entrosparse.app.row_codes import check_columns
+
+    check_columns(origin, len(data.units.mean), data.info.column_names, "input")
+    return data.units.atoms(origin.units.model(origin.model).dictionary.numpy())
 
 
 def _finish(out: Path) -> int:

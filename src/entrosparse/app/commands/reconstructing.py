@@ -59,6 +59,8 @@ def _reconstruct(options: Namespace) -> int:
 
 def _rows(run: "Run", out: Path, options: Namespace) -> int:
     """Reconstruct a table."""
+    import numpy as np
+
     from entrosparse.app.row_codes import reconstruct_rows
     from entrosparse.row_files import open_rows
 
@@ -71,7 +73,8 @@ def _rows(run: "Run", out: Path, options: Namespace) -> int:
     found = reconstruct_rows(run, open_rows(options.image))
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(out) as aside:
-        _write_arrays(aside, found, {"rows": found.rows})
+        names = {} if found.column_names is None else {"column_names": np.array(found.column_names)}
+        _write_arrays(aside, found, {"rows": found.rows} | names)
     return _say_what_was_done(out, found, "data units", "entries")
 
 
