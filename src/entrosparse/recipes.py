@@ -24,6 +24,17 @@ from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.posteriors import Diagonal, ExactFactorial, Full, LowRank, Posterior
 from entrosparse.priors import PRIORS, PriorFamily
 
+# What suits a table, unless something else is asked for.
+_MOST_COMPONENTS = 256
+_MOST_BATCH_ROWS = 10_000  # Up to so many, every iteration sees all rows.
+_BATCH_EPOCHS = 2000
+_MINIBATCHES = 1000  # Of online learning.
+TOLERANCE = 1e-3
+"""Gain at which learning from all rows ends, in nats per data point and iteration."""
+
+ALGORITHMS = ("auto", "batch", "online")
+"""Ways to go through the rows: all in every iteration, minibatch by minibatch, or what suits their number."""
+
 
 @final
 @dataclass(frozen=True)
@@ -137,6 +148,26 @@ class Recipe:
         """The likelihood itself."""
         return LIKELIHOODS[self.noise] if isinstance(self.noise, str) else self.noise
 
+    def algorithm(self, wanted: str, n_rows: int, annealed: bool) -> str:
+        """Return "batch" or "online": the one that is wanted, or for "auto" the one that suits so many rows.
+
+        Raises
+        ------
+        InputError
+            If it is unknown, or cannot be "batch", as there is an encoder.
+        """
+        if wanted not in ALGORITHMS:
+            known = ", ".join(map(repr, ALGORITHMS))
+            raise InputError(f"the 'algorithm' parameter must be one of {known}; got {wanted!r}")
+        plain = self.inference == "variational"
+        if wanted == "batch" and not plain:
+            raise InputError(
+                "the 'algorithm' parameter must be 'auto' or 'online' with an encoder; got 'batch'"
+            )
+        if wanted != "auto":
+            return wanted
+        return "batch" if plain and not annealed and n_rows <= _MOST_BATCH_ROWS else "online"
+
     def learner(self, n_components: int) -> Learner:
         """Return the learner of minibatches.
 
@@ -147,9 +178,10 @@ class Recipe:
         """
         return INFERENCES[self.inference](self, n_components)
 
-    def batch_learner(self, n_components: int, tolerance: float) -> BatchEM:
+    def batch_learner(self, n_components: int, tolerance: float, iterations: int = 1) -> BatchEM:
         """Return the learner of all rows at once, which infers without an encoder."""
-        return BatchEM(self.learning_inference(n_components), tolerance=tolerance)
+        inference = self.learning_inference(n_components)
+        return BatchEM(inference, tolerance=tolerance, iterations=iterations)
 
     def learning_inference(self, n_components: int) -> Inference:
         """Return the solver of a few iterations that learning uses.
@@ -190,6 +222,18 @@ class Recipe:
         """Return what makes an encoder for the covariance, or None where there is none."""
         make = COVARIANCES[self.covariance].encoder if isinstance(self.covariance, str) else None
         return None if make is None else make(min(self.rank, n_components))
+
+
+def default_components(n_features: int) -> int:
+    """Return how many latents suit a table of so many columns, unless a number is given."""
+    return min(n_features, _MOST_COMPONENTS)
+
+
+def default_epochs(sees_all_rows: bool, n_rows: int, batch_size: int) -> int:
+    """Return how many epochs suit so many rows, at most, unless a number is given."""
+    if sees_all_rows:
+        return _BATCH_EPOCHS
+    return min(100, max(10, -(-_MINIBATCHES // -(-n_rows // batch_size))))
 
 
 def _variational(recipe: Recipe, n_components: int) -> Learner:

@@ -22,7 +22,7 @@ from entrosparse.app.sources import split_rows
 from entrosparse.errors import FileFormatError, InputError
 from entrosparse.learning._checkpoints import Checkpoints
 
-ROWS = ["--rows", "--n-components=3", "--batch-size=64", "--epochs=2"]
+ROWS = ["--rows", "--n-components=3", "--algorithm=online", "--batch-size=64", "--epochs=2"]
 RNG = np.random.default_rng(0)
 WHOLE = RNG.laplace(size=(300, 3)) @ RNG.normal(size=(3, 5)) + 0.2 * RNG.normal(size=(300, 5)) + 7.0
 TABLE = np.where(RNG.random(WHOLE.shape) < 0.1, np.nan, WHOLE)
@@ -165,7 +165,9 @@ def test_a_tenth_of_the_rows_is_held_out_within_bounds(monkeypatch, n_rows, n_he
 
 def test_a_file_of_settings_may_ask_for_rows(table, tmp_path, monkeypatch):
     monkeypatch.setattr(*NO_PAGE)
-    (tmp_path / "settings.yaml").write_text(f"rows: true\nn_components: 2\nepochs: 1\ninput: {table}\n")
+    (tmp_path / "settings.yaml").write_text(
+        f"rows: true\nalgorithm: online\nn_components: 2\nepochs: 1\ninput: {table}\n"
+    )
     command = ["fit", "--config", str(tmp_path / "settings.yaml"), "--out", str(tmp_path / "run")]
     assert main(command) == 0
     assert load_run(tmp_path / "run").info.config.rows

@@ -18,7 +18,10 @@ from entrosparse.model import SparseCodingModel
 from entrosparse.priors import GeneralizedGaussian
 
 INFO = RunInfo(
-    FitConfig(n_components=3, patch_size=2, n_patches=1000), "somewhere", ("a.png", "größer.png"), gain=0.25
+    FitConfig(n_components=3, patch_size=2, n_patches=1000).for_data(1000, 4),
+    "somewhere",
+    ("a.png", "größer.png"),
+    gain=0.25,
 )
 ENCODER_INFO = replace(INFO, config=replace(INFO.config, inference="encoder"))
 EXAMPLES = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -153,7 +156,7 @@ def test_a_run_from_before_there_were_rows_opens(folder):
     assert run.info == INFO
     assert (run.units.mean == 0.0).all()
     (folder / "config.json").write_text(json.dumps(content | {"n_rows": 1000}))
-    with pytest.raises(FileFormatError, match="'n_rows' must be null"):
+    with pytest.raises(FileFormatError, match="'n_rows' and 'column_names' must be null"):
         load_run(folder)
 
 

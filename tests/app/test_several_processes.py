@@ -76,7 +76,16 @@ def test_two_processes_learn_from_rows_what_one_does(tmp_path):
     rows[::7, 1] = np.nan
     for number, part in enumerate(np.array_split(rows, 3)):
         np.save(tmp_path / f"{number}.npy", part)
-    fit = ["fit", tmp_path / "*.npy", "--rows", "--n-components=4", "--epochs=2", "--batch-size=64", "--out"]
+    fit = [
+        "fit",
+        tmp_path / "*.npy",
+        "--rows",
+        "--algorithm=online",
+        "--n-components=4",
+        "--epochs=2",
+        "--batch-size=64",
+        "--out",
+    ]
     assert main([*map(str, fit), str(tmp_path / "one")]) == 0
     done = launched("-m", "entrosparse", *fit, tmp_path / "two")
     assert done.returncode == 0, done.stderr

@@ -205,7 +205,7 @@ def load_an_estimator(path: Path) -> None:
 
 def runs(folder: Path) -> list[Path]:
     info = RunInfo(
-        FitConfig(n_components=3, patch_size=2, n_patches=600),
+        FitConfig(n_components=3, patch_size=2, n_patches=600).for_data(600, 4),
         "somewhere",
         ("a.png", "größer.png"),
         gain=0.25,

@@ -8,12 +8,15 @@ from entrosparse.annealing import get_schedule
 from entrosparse.errors import InputError
 
 if TYPE_CHECKING:
+    from entrosparse.learning import Learner
     from entrosparse.recipes import Recipe
 
 
 _MOST_NUMBERS = 2**25  # In a dictionary.
 _MOST_OF_ENCODER = 2**26
 _MOST_COLUMNS = 2**18
+_FIELDS_OF_IMAGES, _EPOCHS_OF_IMAGES = 100, 10
+_PASSES = 10  # In an epoch of batch learning, so that measuring it takes less time than learning does.
 _OF_IMAGES = ("patch_size", "n_patches", "whiten")  # What says nothing about rows.
 
 
@@ -31,7 +34,7 @@ class FitConfig:
     rows : bool
         Whether data points are the rows of a table; else they are patches of images.
     n_components : int
-        Number of latents H, that is of generative fields.
+        Number of latents H, that is of generative fields; None until :meth:`for_data` chooses it.
     patch_size : int
         Side of the square patches in pixels; D is its square.
     n_patches : int
@@ -50,8 +53,12 @@ class FitConfig:
         Shape of the generalized Gaussian prior: a number in (0.3, 2], "learned" or "shared".
     noise : str
         Kind of noise: a name in :data:`~entrosparse.likelihoods.LIKELIHOODS`.
+    algorithm : str
+        Whether a pass over the rows is one iteration ("batch") or minibatches ("online"); "auto" until
+        :meth:`for_data` chooses.
     epochs : int
-        Passes over the data points.
+        Passes over the data points, or tens of passes for "batch", at most; None until :meth:`for_data`
+        chooses their number.
     batch_size : int
         Data points per minibatch, at most.
     annealing : str
@@ -69,7 +76,9 @@ class FitConfig:
     rows: bool = _setting(
         False, "INPUT is a table, one data point a row: .npy, .npz, .zarr, .h5::name, .csv or .parquet"
     )
-    n_components: int = _setting(100, "number of generative fields H", 1)
+    n_components: int = _setting(
+        None, "number of generative fields H; by default 100, and for rows as many as columns, at most 256", 1
+    )
     patch_size: int = _setting(16, "side of the square patches, in pixels", 2, 1024)
     n_patches: int = _setting(204_800, "patches drawn from the images for learning", 1, 10**8)
     covariance: str = _setting(
@@ -87,7 +96,16 @@ class FitConfig:
         "learned", "shape of the generalized Gaussian: a number in (0.3, 2], learned or shared"
     )
     noise: str = _setting("isotropic", "kind of noise: isotropic, per-feature or laplace")
-    epochs: int = _setting(10, "passes over the data", 1, 10**5)
+    algorithm: str = _setting(
+        "auto", "for rows: batch (all at once), online (minibatches), or auto: batch up to 10,000 rows"
+    )
+    epochs: int = _setting(
+        None,
+        "passes over the data; by default 10, and for rows 10 to 100, enough for 1000 minibatches; for batch "
+        "tens of passes, 200 at most, as it ends when it has converged",
+        1,
+        10**5,
+    )
     batch_size: int = _setting(512, "patches or rows per minibatch", 1)
     annealing: str = _setting("none", "entropy annealing: none, prior, likelihood or tempering")
     stretch_annealing: bool = _setting(False, "spread the annealing of 10 epochs over all epochs")
@@ -113,6 +131,20 @@ class FitConfig:
         return replace(recipe, prior=GeneralizedGaussian(self.prior_shape))
 
     @property
+    def learner(self) -> "Learner":
+        """What learns, once :meth:`for_data` has chosen it."""
+        from entrosparse.recipes import TOLERANCE
+
+        if self.algorithm == "batch":
+            return self.recipe.batch_learner(self.n_components, TOLERANCE, self.passes)
+        return self.recipe.learner(self.n_components)
+
+    @property
+    def passes(self) -> int:
+        """Passes over the data points in an epoch."""
+        return _PASSES if self.algorithm == "batch" else 1
+
+    @property
     def n_heldout(self) -> int:
         """Number of patches held out to measure learning: a tenth of the others, from 64 to 2048."""
         return min(2048, max(64, self.n_patches // 10))
@@ -131,6 +163,22 @@ class FitConfig:
     def settings(self) -> dict[str, Any]:
         """The settings that say something about the data of the run, by name."""
         return {name: value for name, value in asdict(self).items() if not (self.rows and name in _OF_IMAGES)}
+
+    def for_data(self, n_rows: int, n_features: int) -> "FitConfig":
+        """Return the settings with what suits so much data where nothing was asked for.
+
+        For rows that is what :class:`~entrosparse.SparseCoding` takes.
+        """
+        # Here, so that the command line starts without PyTorch.
+        from entrosparse.recipes import default_components, default_epochs
+
+        algorithm, n_components, epochs = "online", _FIELDS_OF_IMAGES, _EPOCHS_OF_IMAGES
+        if self.rows:
+            algorithm = self.recipe.algorithm(self.algorithm, n_rows, self.annealing != "none")
+            n_components = default_components(n_features)
+            epochs = default_epochs(algorithm == "batch", n_rows, self.batch_size)
+        chosen = replace(self, algorithm=algorithm, n_components=self.n_components or n_components)
+        return replace(chosen, epochs=self.epochs or epochs // chosen.passes)
 
     def check_size(self, n_features: int) -> None:
         """Check that the model of so many features is not too large; :meth:`validate` does it for patches.
@@ -174,6 +222,8 @@ class FitConfig:
         """
         for parameter in fields(self):
             minimum, value = parameter.metadata["minimum"], getattr(self, parameter.name)
+            if value is None and parameter.default is None:
+                continue
             whole = isinstance(value, Integral) and not isinstance(value, bool)
             if minimum is not None and not (whole and value >= minimum):
                 raise InputError(
@@ -194,6 +244,7 @@ class FitConfig:
             self._validate_images()
         get_schedule(self.annealing)
         self.recipe.validate()
+        self.recipe.algorithm(self.algorithm, 1, annealed=False)
 
     def _refuse_settings_of_images(self) -> None:
         for parameter in fields(self):
@@ -205,7 +256,9 @@ class FitConfig:
                 )
 
     def _validate_images(self) -> None:
-        self.check_size(self.patch_size**2)
+        self.for_data(self.n_patches, self.patch_size**2).check_size(self.patch_size**2)
+        if self.algorithm == "batch":
+            raise InputError("the 'algorithm' parameter must be 'auto' or 'online' for images; got 'batch'")
         if self.n_patches < self.batch_size:
             raise InputError(
                 f"the 'n_patches' parameter must be an integer >= {self.batch_size}, the batch size; "

@@ -62,6 +62,8 @@ class RunInfo:
         Number of rows that were learned from; None for images.
     column_names : tuple of str, optional
         Names of the columns of a table that has some.
+    converged : bool
+        Whether learning ended before its last epoch, as it had converged.
     """
 
     config: FitConfig
@@ -72,6 +74,7 @@ class RunInfo:
     start_from: str | None = None
     n_rows: int | None = None
     column_names: tuple[str, ...] | None = None
+    converged: bool = False
 
     @property
     def n_samples(self) -> int:
@@ -85,8 +88,11 @@ def info_in(file: BinaryIO) -> RunInfo:
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != FORMAT:
         raise FileFormatError(f"'{file.name}' must have the run format {FORMAT}; got {found!r}")
-    config = FitConfig(**content.pop("config"))
+    # Runs learned from minibatches before they could do otherwise.
+    config = FitConfig(**{"algorithm": "online"} | content.pop("config"))
     config.validate()
+    if None in (config.n_components, config.epochs):
+        raise ValueError("'n_components' and 'epochs' must be numbers")
     columns = content.pop("column_names", None)
     images = tuple(content.pop("image_names"))
     info = RunInfo(config, **content, image_names=images, column_names=columns and tuple(columns))
@@ -94,6 +100,8 @@ def info_in(file: BinaryIO) -> RunInfo:
     texts = (info.source, info.version, info.start_from or "", *info.image_names, *(columns or ()))
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("'source', 'version', 'start_from' and all names must be texts")
+    if not isinstance(info.converged, bool):
+        raise ValueError("'converged' must be true or false")
     if config.rows:
         check_whole("n_rows", info.n_rows, 1)
     elif info.n_rows is not None or columns is not None:

@@ -18,10 +18,11 @@
     Made from the files above when learning ends (see `entrosparse.app.reports`).
 
 A kill at any instant leaves a folder that can be used, or none. The folder is made under another name and
-renamed when it is complete. After that only the encoder, the model and the history change. Each is replaced
-in one step, the history last, so a kill in between leaves a model that is one epoch ahead of the last row.
-That does no harm, because whatever depends on the epoch is read from the history. Encoder and model are one
-file, so that they always belong together, and it is the model in it that is read back.
+renamed when it is complete. After that only the encoder, the model and the history change, and in the end
+``config.json``, where learning converged before its last epoch. Each is replaced in one step, the history
+after the model, so a kill in between leaves a model that is one epoch ahead of the last row. That does no
+harm, because whatever depends on the epoch is read from the history. Encoder and model are one file, so that
+they always belong together, and it is the model in it that is read back.
 """
 
 import csv
@@ -233,11 +234,14 @@ class RunWriter(Callback):
             self._create(model, history)
         self.history = history
 
+    def converged(self) -> None:
+        """Take note that learning has ended before its last epoch."""
+        _write_info(self.path, replace(self._info, converged=True))
+
     def _create(self, model: SparseCodingModel, history: list[EpochRecord]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(self.path) as aside:
-            text = json.dumps({"format": FORMAT, **asdict(self._info)}, indent=2) + "\n"
-            write_atomically(aside / "config.json", lambda file: file.write(text.encode()))
+            _write_info(aside, self._info)
             write_atomically(aside / "examples.npz", lambda file: np.savez(file, patches=self._examples))
             if self._units is not None:
                 found = {name: value for name, value in asdict(self._units).items() if value is not None}
@@ -253,6 +257,11 @@ class RunWriter(Callback):
         writer.writerow(field.name for field in fields(EpochRecord))
         writer.writerows(asdict(record).values() for record in history)
         write_atomically(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
+
+
+def _write_info(folder: Path, info: RunInfo) -> None:
+    text = json.dumps({"format": FORMAT, **asdict(info)}, indent=2) + "\n"
+    write_atomically(folder / "config.json", lambda file: file.write(text.encode()))
 
 
 def pick_examples(patches: np.ndarray) -> np.ndarray:

@@ -57,6 +57,7 @@ def read_data(config: FitConfig, source: str, start_from: str | None) -> Data:
     """
     if config.rows:
         return _rows_of_table(config, source, start_from)
+    config = config.for_data(config.n_patches, config.patch_size**2)
     prepared = prepare_images(read_images(source), config.whiten)
     train, heldout = split_patches(
         prepared.arrays, config.patch_size, config.n_patches, config.n_heldout, config.seed
@@ -68,6 +69,7 @@ def read_data(config: FitConfig, source: str, start_from: str | None) -> Data:
 
 def _rows_of_table(config: FitConfig, source: str, start_from: str | None) -> Data:
     rows, heldout = split_rows(source)
+    config = config.for_data(len(rows), rows.n_features)
     config.check_size(rows.n_features)
     if sum(map(len, rows.column_names or ())) > MOST_OF_NAMES:
         raise InputError(

@@ -34,8 +34,8 @@ def summarise(run: Run) -> dict[str, str]:
         "noise": run.model.likelihood.name,
         "noise deviation": f"{end.noise_variance**0.5:#.4g} data units",
         "sparsity of the codes (Gini)": f"{end.gini_mean:.3f} ± {end.gini_std:.3f}",
-        "epochs": f"{end.epoch} of {config.epochs}",
-        f"{config.data_points} seen": f"{end.samples_seen:,}",
+        "epochs": f"{end.epoch}, converged" if run.info.converged else f"{end.epoch} of {config.epochs}",
+        f"{config.data_points} seen": f"{end.samples_seen * config.passes:,}",
         "learning time": f"{end.seconds:.1f} s, and {end.evaluation_seconds:.1f} s for the figures",
     }
 

@@ -23,10 +23,8 @@ from entrosparse.learning._rows import check_weights
 from entrosparse.model import SparseCodingModel, check_device
 from entrosparse.objectives import ElboTerms, entropy_elbo, importance_log_likelihood, pointwise_elbo
 from entrosparse.posteriors import Posterior
-from entrosparse.recipes import Recipe
+from entrosparse.recipes import Recipe, default_components
 from entrosparse.statistics import Statistics
-
-_DEFAULT_COMPONENTS = 256  # Most latents, unless n_components says otherwise.
 
 
 class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -220,7 +218,7 @@ class FittedSparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     @property
     def _n_components(self) -> int:
-        return self.n_components or min(self.n_features_in_, _DEFAULT_COMPONENTS)
+        return self.n_components or default_components(self.n_features_in_)
 
     def _units_of(self, rows: TableRows, weights: NDArray[np.float64] | None) -> Units:
         """Return the units to learn in; where codes have a mean, data keep theirs."""

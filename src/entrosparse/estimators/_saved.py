@@ -140,8 +140,9 @@ class SavedSparseCoding(FittedSparseCoding):
 
         Its samples are rows such as the run learned from, or patches as it saw them, whitened and scaled; the
         codes are those of ``entrosparse encode --rows``, and latents keep their order. Attributes are those
-        of the run, the history that of what it held out. ``converged_`` says whether the run came to its last
-        epoch, above its start. Annealing is not taken over, as it needs epochs.
+        of the run, the history that of what it held out. ``converged_`` says whether the run converged or,
+        with minibatches, came to its last epoch, above its start. Annealing is not taken over, as it needs
+        epochs.
 
         Parameters
         ----------
@@ -161,12 +162,11 @@ class SavedSparseCoding(FittedSparseCoding):
 
         found = load_run(run)
         config, recipe = found.info.config, found.info.config.recipe
-        names = ("n_components", "covariance", "rank", "inference", "noise", "batch_size")
+        names = ("n_components", "covariance", "rank", "inference", "noise", "algorithm", "batch_size")
         coding = cls(
             **{name: getattr(config, name) for name in names},
             prior=recipe.prior,
-            algorithm="online",
-            max_epochs=config.epochs,
+            max_epochs=config.epochs * config.passes,
             random_state=config.seed,
         )
         inference = None if config.inference == "variational" else found.inference
@@ -175,7 +175,8 @@ class SavedSparseCoding(FittedSparseCoding):
         if found.info.column_names is not None:
             coding.feature_names_in_ = np.array(found.info.column_names, dtype=object)
         coding.elbo_, coding.n_iter_ = history[-1]["elbo"], history[-1]["epoch"]
-        coding.converged_ = coding.n_iter_ == config.epochs and not ends_below_start(found.history)
+        ended = found.info.converged or (config.algorithm, coding.n_iter_) == ("online", config.epochs)
+        coding.converged_ = ended and not ends_below_start(found.history)
         return coding
 
     @classmethod

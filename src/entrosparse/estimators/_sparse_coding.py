@@ -34,11 +34,7 @@ from entrosparse.likelihoods import LIKELIHOODS, Likelihood
 from entrosparse.model import SparseCodingModel
 from entrosparse.priors import PRIORS, PriorFamily
 from entrosparse.processes import current_processes
-from entrosparse.recipes import COVARIANCES, INFERENCES, Recipe
-
-_BATCH_LIMIT = 10_000  # samples up to which every iteration sees all of them
-_BATCH_EPOCHS = 2000  # iterations of batch learning, unless max_epochs says otherwise
-_STEPS = 1000  # minibatches that are enough, unless max_epochs says otherwise
+from entrosparse.recipes import ALGORITHMS, COVARIANCES, INFERENCES, TOLERANCE, Recipe, default_epochs
 
 
 class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
@@ -146,7 +142,7 @@ class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
         "noise": [StrOptions(set(LIKELIHOODS)), Likelihood],
         "inference": [StrOptions(set(INFERENCES))],
         "annealing": [StrOptions(set(SCHEDULES)), callable],
-        "algorithm": [StrOptions({"auto", "batch", "online"}), Learner],
+        "algorithm": [StrOptions(set(ALGORITHMS)), Learner],
         "init": [StrOptions(set(DICTIONARIES)), "array-like"],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
@@ -174,7 +170,7 @@ class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
         n_init: int = 1,
         max_epochs: int | None = None,
         batch_size: int = 512,
-        tol: float = 1e-3,
+        tol: float = TOLERANCE,
         checkpoint_dir: Any = None,
         warm_start: bool = False,
         device: str = "cpu",
@@ -349,14 +345,10 @@ class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
         """Return what learns from so many samples."""
         if isinstance(self.algorithm, Learner):
             return self.algorithm
-        if self.algorithm == "batch" and self.inference != "variational":
-            raise InputError(
-                "the 'algorithm' parameter must be 'auto' or 'online' with an encoder; got 'batch'"
-            )
-        plain = self.inference == "variational" and self.annealing == "none"
-        if self.algorithm == "batch" or (self.algorithm == "auto" and plain and n_samples <= _BATCH_LIMIT):
-            return self._recipe().batch_learner(self._n_components, self.tol)
-        return self._recipe().learner(self._n_components)
+        recipe = self._recipe()
+        if recipe.algorithm(self.algorithm, n_samples, self.annealing != "none") == "batch":
+            return recipe.batch_learner(self._n_components, self.tol)
+        return recipe.learner(self._n_components)
 
     def _learner_of_streams(self) -> Learner:
         """Return what learns from batches that pass once."""
@@ -367,9 +359,7 @@ class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
 
     def _epochs(self, learner: Learner, n_samples: int) -> int:
         """Return how many epochs to learn for."""
-        if self.max_epochs is not None or learner.sees_all_rows:
-            return self.max_epochs or _BATCH_EPOCHS
-        return min(100, max(10, -(-_STEPS // -(-n_samples // self.batch_size))))
+        return self.max_epochs or default_epochs(learner.sees_all_rows, n_samples, self.batch_size)
 
     def _seeds(self) -> list[int]:
         """Return a seed for each run."""

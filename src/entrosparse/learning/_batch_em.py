@@ -95,6 +95,8 @@ class BatchEM(Learner):
     tolerance : float
         Learning has converged when the noise has cooled down and the objective gains less than this per
         iteration, averaged over ten, in nats per data point.
+    iterations : int
+        Iterations of a step, and so of an epoch.
     """
 
     sees_all_rows: ClassVar[bool] = True
@@ -105,6 +107,7 @@ class BatchEM(Learner):
     step_size: float = 1.0
     momentum: float = 0.8
     tolerance: float = 3e-5
+    iterations: int = 1
 
     def start(self, model: SparseCodingModel, sample: Tensor, generator: torch.Generator) -> BatchState:
         """Return the state before learning."""
@@ -122,7 +125,12 @@ class BatchEM(Learner):
         )
 
     def step(self, state: BatchState, batch: Batch) -> BatchState:
-        """Return the state after an iteration."""
+        """Return the state after some iterations."""
+        for _ in range(self.iterations):
+            state = self._iterated(state, batch)
+        return state
+
+    def _iterated(self, state: BatchState, batch: Batch) -> BatchState:
         model, weights = state.ahead, batch.weights
         x = batch.x if state.span is None else state.span.coordinates(batch.x)
         start = None if state.turn is None else state.turn.marginals

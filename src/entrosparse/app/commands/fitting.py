@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,8 @@ def add_commands(commands: Any) -> dict[str, Command]:
         else:
             fit.add_argument(flag, type=parameter.type, default=parameter.default, help=description)
     start = (
-        "run folder: begin with its dictionary; rows, n-components, patch-size and whiten must be as there"
+        "run folder: begin with its dictionary; rows, patch-size and whiten must be as there, and "
+        "n-components if it is given"
     )
     fit.add_argument("--start-from", type=str, help=start)
     fit.add_argument("--out", type=str, help="new folder for the run; runs/<date and time> by default")
@@ -108,7 +109,7 @@ def _go_on(out: Path, begun: tuple[FitConfig, str, str | None] | None = None) ->
 
     def load() -> "Run":
         run = load_run(out)
-        if begun is not None and begun != (run.info.config, run.info.source, run.info.start_from):
+        if begun is not None and not _is_begun_so(run, *begun):
             raise InputError(
                 "the 'out' parameter must be a new folder, or that of the run that is started again; "
                 f"'{out}' holds a run of other settings or images"
@@ -118,9 +119,16 @@ def _go_on(out: Path, begun: tuple[FitConfig, str, str | None] | None = None) ->
     run = current_processes().agreed(
         load, lambda run: {"run": f"{run.info.config}, epoch {run.history[-1].epoch}"}
     )
-    if run.history[-1].epoch >= run.info.config.epochs:
+    if run.info.converged or run.history[-1].epoch >= run.info.config.epochs:
         return _finish(run.path) if is_first() else 0
     return _learn(run.path, run.info.config, run.info.source, run.info.start_from, run)
+
+
+def _is_begun_so(run: "Run", config: FitConfig, source: str, start_from: str | None) -> bool:
+    found = run.info
+    config = replace(config, n_components=config.n_components or found.config.n_components)
+    config = config.for_data(found.n_samples, run.model.n_features)
+    return (config, source, start_from) == (found.config, found.source, found.start_from)
 
 
 def _learn(
@@ -142,9 +150,8 @@ def _learn(
     processes = current_processes()
     check_device(device_of_process(config.device))
     origin = None if start_from is None else _origin(start_from, config)
-    schedule = get_schedule(config.annealing)
-    if config.stretch_annealing:
-        schedule = stretched(schedule, config.epochs)
+    if origin is not None and config.n_components is None:
+        config = replace(config, n_components=origin.model.n_components)
 
     def load() -> tuple["Data", "np.ndarray", "str | NDArray[Any]"]:
         data = read_data(config, source, start_from)
@@ -166,6 +173,10 @@ def _learn(
             "number of rows": str(loaded[0].info.n_rows),
         },
     )
+    config = data.info.config
+    schedule = get_schedule(config.annealing)
+    if config.stretch_annealing:
+        schedule = stretched(schedule, config.epochs)
     interruption = Interruption()
     try:
         with ExitStack() as watched:
@@ -180,8 +191,8 @@ def _learn(
                 writer = RunWriter(out, data.info, examples, history, units)
                 callbacks.insert(0, InDataUnits([writer, progress], data))  # Saved before it is printed.
             watched.enter_context(interruption)
-            train(
-                config.recipe.learner(config.n_components),
+            result = train(
+                config.learner,
                 data.train,
                 data.heldout,
                 n_components=config.n_components,
@@ -197,6 +208,8 @@ def _learn(
                 checkpoints=_checkpoints(out),
                 processes=processes,
             )
+            if processes.rank == 0 and result.history[-1].epoch < config.epochs:
+                writer.converged()
     except KeyboardInterrupt:
         if processes.stopping:  # All wait for the first, since launchers end the others when one has left.
             how_it_stands = processes.from_first(lambda: _left_usable(out))
@@ -225,7 +238,7 @@ def _origin(start_from: str, config: FitConfig) -> "Run":
     origin = load_run(start_from)
     for name in ("rows", "n_components", "patch_size", "whiten"):
         expected, got = getattr(origin.info.config, name), getattr(config, name)
-        if got != expected:
+        if got not in (expected, None):
             raise InputError(
                 f"the '{name}' parameter must be {expected!r}, as in the run '{start_from}' that learning "
                 f"starts from; got {got!r}"
