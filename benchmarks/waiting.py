@@ -1,6 +1,7 @@
 """What users wait for, by the clock on the wall: the command, and the estimator beside scikit-learn."""
 
 import csv
+import math
 import statistics
 import subprocess
 import sys
@@ -97,7 +98,12 @@ def _many_fields(bench: Bench, many: Fit, few: Fit) -> list[Line]:
     in_use = many.n_components - many.history["dead_latents"][-1]
     shown = f"{many.work}: {curve[0]:.1f} at the start, {curve[-1]:.1f} in the end"
     reason = "diagonal posteriors at little noise use about as many latents as the data have dimensions"
-    less = f"H = {few.n_components} ends at {few.history['elbo'][-1]:.1f}"
+    unused = many.history["dead_latents"][-1] - few.history["dead_latents"][-1]
+    cost = unused * (0.5 - math.log(math.pi / 2))  # What a Gaussian posterior loses beside a Laplace prior.
+    less = (
+        f"H = {few.n_components} ends at {few.history['elbo'][-1]:.1f}; "
+        f"{unused:.0f} more latents without use cost {cost:.1f} nats"
+    )
     return [
         Line(
             name,

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import optimize, special, stats
+from scipy import integrate, optimize, special, stats
 
 import oracles
 from entrosparse import closed_form
@@ -32,6 +32,26 @@ def test_float32_agrees_with_float64(ratio):
             double = function(torch.tensor(np.float32(sign * ratio), dtype=torch.float64))
             assert single.dtype == torch.float32
             assert float(single) == pytest.approx(float(double), rel=1e-5, abs=1e-37), function.__name__
+
+
+def test_a_latent_without_evidence_costs_what_the_documents_say():
+    """A Gaussian posterior beside the Laplace prior of the best scale, at any width."""
+
+    def gain(log_width):
+        width = torch.tensor(log_width, dtype=torch.float64).exp()
+        prior = closed_form.laplace_entropy(closed_form.soft_magnitude(torch.zeros(()), width))
+        return float(closed_form.gaussian_entropy(2.0 * width.log(), 1) - prior)
+
+    for log_width in (-3.0, 0.0, 5.0):
+        assert gain(log_width) == pytest.approx(math.log(math.pi / 2) - 0.5, abs=1e-12)
+    least = optimize.minimize_scalar(divergence_from_laplace, bounds=(0.1, 3.0))
+    assert least.fun == pytest.approx(0.5 - math.log(math.pi / 2), abs=1e-8)
+
+
+def divergence_from_laplace(scale):
+    """KL(N(0, 1) ‖ Laplace(scale)), by quadrature."""
+    q, p = stats.norm(), stats.laplace(scale=scale)
+    return 2.0 * integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), 0.0, 12.0)[0]
 
 
 def test_soft_magnitude_limits():

@@ -374,7 +374,7 @@ def test_a_missing_run_is_refused(tmp_path, capsys, command):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.ones((3, 15)), "must have 16 columns, as those that the run learned from; got 15"),
+        (np.ones((3, 15)), "must have 16 columns, as those that the run '{}' learned from; got 15"),
         (np.ones(16), "of shape (16,)"),
         (np.ones((0, 16)), "of shape (0, 16)"),
         (np.full((3, 16), np.inf), "got 48 infinite entries"),
@@ -385,7 +385,8 @@ def test_a_missing_run_is_refused(tmp_path, capsys, command):
 def test_encode_refuses_rows(run, tmp_path, capsys, rows, message):
     np.save(tmp_path / "rows.npy", rows)
     out = tmp_path / "codes.npz"
-    assert message in failure(capsys, "encode", run, tmp_path / "rows.npy", "--rows", "--out", out)
+    found = failure(capsys, "encode", run, tmp_path / "rows.npy", "--rows", "--out", out)
+    assert message.format(run) in found
     assert not out.exists()
 
 

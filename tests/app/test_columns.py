@@ -31,7 +31,21 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(table, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
-    assert main(["fit", str(table), "--rows", "--n-components=2", "--epochs=2", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "fit",
+                str(table),
+                "--rows",
+                "--n-components=2",
+                "--epochs=2",
+                "--algorithm=online",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     return out
 
 
@@ -95,7 +109,21 @@ def test_a_table_without_names_is_taken_by_its_places(run, table, tmp_path):
 def test_runs_of_other_names_do_not_compare(run, tmp_path, capsys):
     new = write(tmp_path / "new.csv", names=NAMES[::-1])
     other = tmp_path / "other"
-    assert main(["fit", str(new), "--rows", "--n-components=2", "--epochs=2", "--out", str(other)]) == 0
+    assert (
+        main(
+            [
+                "fit",
+                str(new),
+                "--rows",
+                "--n-components=2",
+                "--epochs=2",
+                "--algorithm=online",
+                "--out",
+                str(other),
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
     assert "column 0 must be 'age'" in failure(capsys, "compare", run, other, "--out", tmp_path / "out")
 

@@ -22,7 +22,11 @@ _ICA_STILL = 1e-4  # change of a matrix in a step that is at its end
 _ICA_MOMENTUM = 0.9  # share of the last change that the next iteration starts ahead by
 _ICA_NOISE = 0.1  # length of the noise that is added to the directions that FastICA starts from
 _COLUMNS_AT_ONCE = 1024  # columns that are brought to float64 together
-_SCALED, _SCALE_TURNS, _SCALE_TOLERANCE = 1024, 5, 0.05  # data points, turns, nats: for λ and σ² of a start
+_SCALED, _SCALE_TURNS, _SCALE_TOLERANCE = (
+    1024,
+    5,
+    0.05,
+)  # data points at least, turns, nats: for λ and σ² of a start
 
 
 def _from_data(x: Tensor, n_components: int, generator: torch.Generator) -> Tensor:
@@ -206,7 +210,7 @@ def with_fitting_scales(
     sample_weight : Tensor of shape (N,), optional
         Weights > 0 of the data points; one each by default.
     """
-    some, floors = slice(None, None, -(-len(x) // _SCALED)), Floors.from_sample(x)
+    some, floors = slice(None, None, max(1, len(x) // _SCALED)), Floors.from_sample(x)
     turn = evaluate(
         model,
         x[some],
