@@ -34,8 +34,8 @@ class Span:
     """
 
     def __init__(self, x: Tensor, dictionary: Tensor) -> None:
-        self._basis = torch.linalg.qr(torch.cat([x.T, dictionary], dim=1)).Q
-        self._noise = _NoiseOfSpan(len(self._basis))
+        self._axes = torch.linalg.qr(torch.cat([x.T, dictionary], dim=1)).Q.T.contiguous()  # (K, D)
+        self._noise = _NoiseOfSpan(len(dictionary))
         self._rows, self._coordinates = x[:0], x[:0]
 
     @classmethod
@@ -54,16 +54,17 @@ class Span:
     def coordinates(self, x: Tensor) -> Tensor:
         """Return the coordinates of rows, shape (N, K); the last rows are remembered."""
         if x.data_ptr() != self._rows.data_ptr() or x.shape != self._rows.shape:
-            self._rows, self._coordinates = x, x @ self._basis
+            self._rows, self._coordinates = x, x @ self._axes.T
         return self._coordinates
 
     def inside(self, model: SparseCodingModel) -> SparseCodingModel:
         """Return the model whose atoms are coordinates (K, H); its noise is that of all D features."""
-        return replace(model, dictionary=self._basis.T @ model.dictionary, likelihood=self._noise)
+        return replace(model, dictionary=self._axes @ model.dictionary, likelihood=self._noise)
 
     def outside(self, model: SparseCodingModel) -> SparseCodingModel:
         """Return the model with atoms (D, H), from :meth:`inside`."""
-        return replace(model, dictionary=self._basis @ model.dictionary, likelihood=Isotropic())
+        dictionary = (model.dictionary.T @ self._axes).T.contiguous()  # Thrice as fast as the axes first.
+        return replace(model, dictionary=dictionary, likelihood=Isotropic())
 
 
 @final
