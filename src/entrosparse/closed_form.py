@@ -32,7 +32,8 @@ def soft_magnitude(mean: Tensor, scale: Tensor) -> Tensor:
         ``E|z|``, in the units of ``mean``; never below ``|mean|``.
     """
     a = mean / scale
-    return scale * SQRT_2_OVER_PI * torch.exp(-0.5 * a.square()) + mean * torch.erf(SQRT_HALF * a)
+    decay = torch.exp(-0.5 * a.square())
+    return torch.addcmul(mean * torch.erf(SQRT_HALF * a), scale, decay, value=SQRT_2_OVER_PI)
 
 
 def soft_magnitude_ratio(a: Tensor) -> Tensor:
@@ -46,7 +47,12 @@ def magnitude_slope_over_a(a: Tensor) -> Tensor:
     Divided by ``scale`` it is the curvature of the tightest quadratic in the mean that touches ``E|z|`` at
     ±mean and lies above it everywhere.
     """
-    a = a.abs().clamp_min_(1e-12)  # below this both erf and its argument are linear to rounding
+    return magnitude_slope_over_a_(a.clone())
+
+
+def magnitude_slope_over_a_(a: Tensor) -> Tensor:
+    """Return :func:`magnitude_slope_over_a`, and overwrite ``a``, since new memory takes time."""
+    a.abs_().clamp_min_(1e-12)  # below this both erf and its argument are linear to rounding
     return torch.mul(a, SQRT_HALF).erf_().div_(a)
 
 

@@ -216,11 +216,12 @@ def _sweep(problem: EStepProblem, state: _State, latents: list[slice], curvature
     """Return the state after one sweep over the means, block by block, and one step of all deviations."""
     mean = torch.lerp(state.previous, state.mean, 1.0 + state.momentum)
     majorizer = problem.prior.majorizer(mean, state.scale, problem.prior_scale)
-    curvature, squared_step = majorizer + curvature, torch.zeros_like(state.momentum)
+    squared_step = torch.zeros_like(state.momentum)
     for block in latents:
         part = mean[:, block]
         gradient = problem.likelihood_gradient(mean, block).addcmul_(majorizer[:, block], part)
-        step = gradient / curvature[:, block]
+        step = majorizer[:, block] + curvature[block]
+        torch.div(gradient, step, out=step)
         part.sub_(step, alpha=_RELAXATION)
         squared_step += torch.linalg.vecdot(gradient, step).unsqueeze(1)
     ratio = squared_step / state.squared_step.clamp_min(torch.finfo(squared_step.dtype).tiny)

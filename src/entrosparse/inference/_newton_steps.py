@@ -31,7 +31,6 @@ _MORE_TURNS = 4  # Turns of conjugate gradients by which each step is more exact
 _MOST_TURNS = 4  # Most turns per latent; without rounding, one per latent would be exact.
 _LOOKS = 4  # Looks at the slope along a step: at its end, further on by doubling, and by bisection.
 _LEAST_CAUTION = 1e-3  # Keeps k above rounding errors, at a price of few steps.
-_MAX_LOG_STEP = 1.0  # Largest change of log τ per step.
 _NEAR = 3.0  # Deviations within which the line search begins where a prior is not convex.
 _NEAR_SHARE = 1e-3  # The same as a share of the largest mean, if that is more.
 
@@ -90,13 +89,13 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
 
 
 def deviation_step(problem: EStepProblem, mean: Tensor, scale: Tensor) -> Tensor:
-    """Return τ after one Newton step on log τ towards τ_h² (s G_hh + c_h) = 1."""
+    """Return τ after one Newton step on log τ, of length 1 at most, towards τ_h² (s G_hh + c_h) = 1."""
     share, slope = problem.prior.precision_share(mean, scale, problem.prior_scale)
     local = problem.at(mean, problem.spread(Diagonal(mean, scale)))
     of_data = scale.square().mul_(local.diagonal())
     slope.add_(local.deviation_slope(scale, of_data), alpha=2.0)
     excess = share.add_(of_data).sub_(1.0)
-    slope = torch.maximum(slope, excess.abs().div_(_MAX_LOG_STEP))  # Where it is negative, too.
+    slope = torch.maximum(slope, torch.abs(excess, out=of_data), out=slope)  # Where it is negative, too.
     return excess.div_(slope).neg_().exp_().mul_(scale)
 
 

@@ -64,7 +64,7 @@ class Laplace(Prior):
 
     def majorizer(self, mean: Tensor, marginal_scale: Tensor, scale: Tensor) -> Tensor:
         """Return ``erf(ν/√2τ) / (ν λ)``."""
-        return closed_form.magnitude_slope_over_a(mean / marginal_scale).div_(marginal_scale).div_(scale)
+        return closed_form.magnitude_slope_over_a_(mean / marginal_scale).div_(marginal_scale).div_(scale)
 
     def slopes(self, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``1/λ`` for both sides."""
