@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from entrosparse import SparseCoding
+from entrosparse.inference import FullInference
 from entrosparse.learning import (
     AdamLearner,
     BatchEM,
@@ -22,6 +23,7 @@ from entrosparse.learning import (
     RefinedEM,
     train,
 )
+from entrosparse.likelihoods import LaplaceNoise
 from entrosparse.processes import current_processes
 
 RNG = np.random.default_rng(0)
@@ -40,6 +42,8 @@ WAYS = {
     "batch": (BatchEM(), X, {"epochs": 8}),
     "batch with weights": (BatchEM(), X, {"epochs": 8, "sample_weight": WEIGHTS, "heldout": None}),
     "batch, wide": (BatchEM(), WIDE, {"epochs": 8, "heldout": WIDE[:4]}),
+    "laplace noise": (OnlineEM(FullInference(0.0, 2)), HOLES, {"likelihood": LaplaceNoise()}),
+    "batch, laplace noise": (BatchEM(FullInference(0.0, 1)), X, {"epochs": 8, "likelihood": LaplaceNoise()}),
     "encoder": (AdamLearner(), X, {}),
     "encoder, annealing": (AdamLearner(), X, {"annealing": "prior"}),
     "refined": (RefinedEM(), HOLES, {}),

@@ -362,6 +362,19 @@ def test_the_moments_give_the_gradient_in_the_dictionary(model, x, generator):
     torch.testing.assert_close(best.precision * direction / weight.sum(), gradient, rtol=1e-8, atol=1e-10)
 
 
+def test_records_that_were_added_have_the_moments_of_all_data(model, x, generator):
+    numbers, one = FAMILIES["full"].parameters(N, H, generator), torch.ones_like(model.noise_variance)
+
+    def record(part, noise_variance=None):
+        posterior = FAMILIES["full"].make(**{name: value[part] for name, value in numbers.items()})
+        return Statistics.collect(
+            posterior, x[part], model.dictionary, model.prior, None, model.likelihood, noise_variance
+        )
+
+    added = (record(slice(0, 2), one) + record(slice(2, None), one)).to_optimal_noise(model.dictionary)
+    torch.testing.assert_close(added.numbers, record(slice(None)).numbers, rtol=1e-10, atol=1e-10)
+
+
 def test_exact_em_never_falls_or_says_why_not(model, generator):
     x, _ = model.sample(60, generator)
     start = replace(model, dictionary=torch.eye(D, H, dtype=torch.float64))

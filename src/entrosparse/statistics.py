@@ -1,7 +1,7 @@
 """The additive record: everything that the objective and the M-step need from data."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self, final
 
 import torch
@@ -67,6 +67,7 @@ class Statistics:
         prior: PriorFamily,
         sample_weight: Tensor | None = None,
         likelihood: Likelihood = Isotropic(),
+        noise_variance: Tensor | None = None,
     ) -> Self:
         """Make the record of one batch; differentiable in the posterior and the dictionary.
 
@@ -85,6 +86,10 @@ class Statistics:
             Weights ≥ 0 of the data points; one each by default.
         likelihood : Likelihood
             Says which statistic of the residuals is summed.
+        noise_variance : Tensor of shape () or (D,), optional
+            The σ² at which ``cross_moment`` is taken, if the energy of the noise is not quadratic. Records
+            add if it is the same for all, and can then be brought :meth:`to_optimal_noise`, which is taken by
+            default: that of these data.
         """
         row_weight = torch.ones_like(x[:, 0]) if sample_weight is None else sample_weight.to(x)
         deviation = posterior.marginal_scale()
@@ -98,11 +103,12 @@ class Statistics:
             cross_moment = _cross_moment(posterior, x, observed, dictionary, row_weight)
         else:
             error, spread = x - posterior.mean @ dictionary.T, posterior.reconstruction_variance(dictionary)
-            # Minus the gradient of the expected energy in W, over the precision at the optimal σ².
-            variance = likelihood.optimal_variance(residual / n_entries).to(x)
+            # Minus the gradient of the expected energy in W, over the precision.
+            if noise_variance is None:
+                noise_variance = likelihood.optimal_variance(residual / n_entries)
             majorizer, curvature = (
                 row_weight[:, None] * (weight if observed is None else observed * weight)
-                for weight in likelihood.entry_weights(error, spread, variance)
+                for weight in likelihood.entry_weights(error, spread, noise_variance.to(x))
             )
             cross_moment = (majorizer * error).T @ posterior.mean
             cross_moment = cross_moment - posterior.weighted_reconstruction(dictionary, curvature)
@@ -155,6 +161,14 @@ class Statistics:
     def __mul__(self, factor: float | Tensor) -> Self:
         """Return the record with every data point's weight multiplied by ``factor``."""
         return self._map(lambda name: getattr(self, name) * factor)
+
+    def to_optimal_noise(self, dictionary: Tensor) -> Self:
+        """Return the record whose ``cross_moment`` is taken at the optimal σ² of its data, no longer at 1."""
+        if self.likelihood.quadratic:
+            return self
+        anchor = dictionary.double() @ self.second_moment
+        unit = self.likelihood.entry_unit(self.likelihood.optimal_variance(self.residual / self.n_entries))
+        return replace(self, cross_moment=anchor + unit * (self.cross_moment - anchor))
 
     @property
     def numbers(self) -> Tensor:

@@ -298,7 +298,7 @@ class SparseCoding(CallbackSupportMixin, SavedSparseCoding):
         self
         """
         learner, processes = self._learner_of_streams(), current_processes()
-        check_shared(processes, learner, self._recipe().likelihood)
+        check_shared(processes, learner)
         with self._all_or_nothing():
             first = not hasattr(self, "components_")
             samples = processes.agreed(

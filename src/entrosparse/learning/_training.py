@@ -152,7 +152,7 @@ def train(
     processes = current_processes() if processes is None else processes
     device = device if processes.alone else device_of_process(device)
     check_device(device)
-    check_shared(processes, learner, likelihood)
+    check_shared(processes, learner)
     if len(data) < 1 or (heldout is not None and len(heldout) < 1):
         raise InputError("the training data and the held-out data must have at least one row each")
     generator = torch.Generator().manual_seed(seed)
@@ -241,17 +241,11 @@ def starting_state(
     return learner.start(model.to(rows), rows, generator.set_state(generator_state))
 
 
-def check_shared(processes: Processes, learner: Learner, likelihood: Likelihood) -> None:
-    """Raise InputError if there are several processes and a part cannot be shared by them."""
-    if processes.alone:
-        return
-    if not learner.shares_batches:
+def check_shared(processes: Processes, learner: Learner) -> None:
+    """Raise InputError if there are several processes and a learner cannot be shared by them."""
+    if not (processes.alone or learner.shares_batches):
         raise InputError(
             f"several processes need a learner that shares batches; got {type(learner).__name__}"
-        )
-    if not likelihood.quadratic:
-        raise InputError(
-            f"the noise must be isotropic or per feature in several processes; got {likelihood.name}"
         )
 
 

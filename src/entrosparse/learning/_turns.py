@@ -60,7 +60,8 @@ def sum_up(
 
     def collect(part: slice, x: Tensor, posterior: Posterior) -> tuple[Statistics, Tensor, Tensor]:
         row_weight = None if sample_weight is None else sample_weight[part]
-        record = Statistics.collect(posterior, x, model.dictionary, model.prior, row_weight, model.likelihood)
+        parts = model.prior, row_weight, model.likelihood, torch.ones_like(model.noise_variance)
+        record = Statistics.collect(posterior, x, model.dictionary, *parts)
         return record, posterior.mean, posterior.marginal_scale()
 
     found = list(infer_in_chunks(x, model, inference, weights, start, collect))
@@ -71,7 +72,7 @@ def sum_up(
     statistics: Statistics = reduce(add, records)
     if not processes.alone:
         statistics = statistics.with_numbers(processes.sum(statistics.numbers))
-    return statistics, Diagonal(torch.cat(means), torch.cat(scales))
+    return statistics.to_optimal_noise(model.dictionary), Diagonal(torch.cat(means), torch.cat(scales))
 
 
 def take_turn(

@@ -74,6 +74,10 @@ class LaplaceNoise(Likelihood):
         a, unit = residual / deviation, _scale(noise_variance) / deviation
         return unit * closed_form.magnitude_slope_over_a(a), unit * closed_form.magnitude_curvature(a)
 
+    def entry_unit(self, noise_variance: Tensor) -> Tensor:
+        """Return σ."""
+        return noise_variance.sqrt()
+
 
 def _deviation(variance: Tensor) -> Tensor:
     """Return the square root, with a gradient at 0 too, where the codes have no share in a feature."""

@@ -98,3 +98,7 @@ class Likelihood(ABC):
         precision, so that they would be 1 for Gaussian noise. Curvatures are never above majorizers.
         """
         raise NotImplementedError(f"the energy of {self.name} noise is quadratic: all weights are 1")
+
+    def entry_unit(self, noise_variance: Tensor) -> Tensor:
+        """Return what :meth:`entry_weights` are proportional to when σ² changes; it is 1 at σ² = 1."""
+        raise NotImplementedError(f"the energy of {self.name} noise is quadratic: all weights are 1")
