@@ -28,7 +28,10 @@ class Likelihood(ABC):
     """Whether each feature has a variance of its own: σ² then has shape (D,)."""
 
     quadratic: ClassVar[bool] = True
-    """Whether the energy is quadratic in the residuals. If not, solvers need :meth:`entry_weights`."""
+    """Whether the energy is quadratic in the residuals.
+
+    If not, solvers need :meth:`entry_weights`, and learning :meth:`entry_unit` too.
+    """
 
     # --- what objectives need
 
