@@ -2,6 +2,7 @@
 
 import atexit
 import pickle
+import signal
 import sys
 import time
 import warnings
@@ -24,7 +25,7 @@ from entrosparse.learning import (
     train,
 )
 from entrosparse.likelihoods import LaplaceNoise
-from entrosparse.processes import current_processes
+from entrosparse.processes import Processes, current_processes
 
 RNG = np.random.default_rng(0)
 X = RNG.laplace(size=(403, 5)) @ RNG.normal(size=(5, 8)) + 0.3 * RNG.normal(size=(403, 8))
@@ -133,6 +134,25 @@ def kept_slowly(folder):
     return len(list(folder.glob("checkpoint-*")))
 
 
+def interrupted_within_a_sum():
+    """What comes of Ctrl-C in the last process when it has the first part of a sum that takes two."""
+    exchange, sums = Processes._exchange, []
+
+    def exchange_and_interrupt(self, numbers, error=None):
+        found = exchange(self, numbers, error)
+        sums.append(numbers)
+        if len(sums) == 8 and self.rank == self.size - 1:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    Processes._exchange = exchange_and_interrupt
+    ended = refusal(lambda: train(AdamLearner(), X, **SETTINGS))
+    Processes._exchange = exchange
+    signal.signal(signal.SIGINT, before)
+    return ended, len(sums[7])
+
+
 def name_threads(path):
     """Write down the threads of this process, which Linux alone tells."""
     names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
@@ -166,6 +186,7 @@ def main(folder):
             lambda: train(BatchEM(), X, **SETTINGS | keep, callbacks=(Fails(ValueError("no luck")),))
         )
         found["kept before one leaves"] = kept_slowly(folder / "kept before one leaves")
+        found["interrupted within a sum"] = interrupted_within_a_sum()
         for name in ("online", "batch", "encoder"):
             learner, data, options = WAYS[name]
             settings = SETTINGS | options | {"checkpoints": Checkpoints(folder / name, 0.0)}

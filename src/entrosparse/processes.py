@@ -10,8 +10,9 @@ is time for a checkpoint. So all processes stop or raise at the same step, and n
 
 import atexit
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, final
 
@@ -153,7 +154,8 @@ class Processes:
             raise
         except KeyboardInterrupt:
             if not self.stopping:  # It came here alone, so the others are told.
-                self._exchange(torch.zeros(0), ProcessError("interrupted"))
+                with suppress(ProcessError):
+                    self._exchange(torch.zeros(0), ProcessError("interrupted"))
             raise
         except Exception as error:
             self._exchange(torch.zeros(0), error)
@@ -171,12 +173,13 @@ class Processes:
         if self.alone:
             return numbers
         first, rest = numbers.detach().reshape(-1).tensor_split([self._length])
-        found = self._exchange(first)
-        if not rest.numel():
-            return found.reshape(numbers.shape)
-        rest = rest.clone()  # None has failed, so that what is left can be sent without flags, all at once.
-        distributed.all_reduce(rest, group=self._group)
-        return torch.cat([found.to(rest), rest]).reshape(numbers.shape)
+        with _signals_wait():  # Who has the first part of a sum of all counts on the second.
+            found = self._exchange(first)
+            if rest.numel():  # None has failed, so that what is left can be sent without flags, all at once.
+                rest = rest.clone()
+                distributed.all_reduce(rest, group=self._group)
+                found = torch.cat([found.to(rest), rest])
+        return found.reshape(numbers.shape)
 
     def meet(self) -> None:
         """Wait for all processes.
@@ -279,6 +282,20 @@ def device_of_process(device: str) -> str:
     """Return the device of this process: with ``"cuda"``, each on a machine has one of its own."""
     place = launched().get("LOCAL_RANK")
     return device if device != "cuda" or place is None else f"cuda:{place}"
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let the Python handlers of what Ctrl-C and schedulers send wait, as they do while a sum is taken."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    handled = [each for each in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(each))]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_words(error: Exception | None) -> str:
