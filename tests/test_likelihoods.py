@@ -300,7 +300,7 @@ def test_the_slope_along_a_step_is_that_of_the_bound(model, x, holes, generator)
     problem = EStepProblem.from_data(x, model, EntropyWeights())
     mean, step, scale = torch.rand(3, N, H, generator=generator, dtype=torch.float64) - 0.3
     scale = 0.1 + scale.abs()
-    slope = problem.likelihood_slope(mean, scale, step)
+    slope = problem.likelihood_slope(mean, problem.spread(Diagonal(mean, scale)), step)
     for taken in (0.0, 0.4, 1.0):
         share = torch.full((N, 1), taken, dtype=torch.float64, requires_grad=True)
         moved = mean + share * step
@@ -333,6 +333,28 @@ def test_float32_extremes_are_finite(prior, likelihood, generator, solver, tight
     assert torch.isfinite(posterior.mean).all()
     assert (posterior.marginal_scale() > 0).all()
     assert torch.isfinite(pointwise_elbo(posterior, factor * x, model)).all()
+
+
+@pytest.mark.parametrize("factor", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("solver", [DiagonalInference(), FullInference()], ids=["diagonal", "full"])
+def test_laplace_noise_finds_the_posteriors_of_rows_far_away(solver, factor, generator):
+    model = make_model(12, 16, generator, likelihood=LaplaceNoise())
+    x, _ = model.sample(50, generator)
+    assert float(stationarity(solver(factor * x, model), factor * x, model).max()) <= solver.tolerance
+
+
+@pytest.mark.parametrize(
+    "solver", [FullInference(0.0, 1), LowRankInference(2, 0.0, 2), LowRankInference(2)], ids=str
+)
+@pytest.mark.filterwarnings("ignore::entrosparse.errors.ConvergenceWarning")  # of low-rank covariances
+def test_a_row_far_away_does_not_end_inference_under_laplace_noise(solver, generator):
+    model = make_model(12, 16, generator, likelihood=LaplaceNoise())
+    x, _ = model.sample(50, generator)
+    expected = solver(x[1:], model)
+    x[0] *= 1e6
+    found = solver(x, model)
+    assert torch.isfinite(pointwise_elbo(found, x, model)).all()
+    torch.testing.assert_close(found.mean[1:], expected.mean, rtol=0, atol=1e-2)
 
 
 def test_features_of_equal_noise_are_isotropic(generator):

@@ -94,18 +94,27 @@ class DiagonalInference:
         ConvergenceWarning
             If data points are left above the tolerance.
         """
+        result, n_left = self._infer(x, model, weights, start)
+        if n_left > 0:
+            warn_unfinished(n_left, len(x), self.tolerance, self.max_iterations)
+        return result
+
+    def _infer(
+        self, x: Tensor, model: SparseCodingModel, weights: EntropyWeights, start: Posterior | None = None
+    ) -> tuple[Diagonal, int]:
+        """Return the posteriors, and how many data points are left above the tolerance, without a warning."""
         problem = EStepProblem.from_data(x, model, weights)
         state = _start(problem, start)
         crawls = problem.observed is not None or not problem.prior.convex
         if not model.likelihood.quadratic or (self.tolerance > 0.0 and crawls):
             newton = NewtonState.start(state.mean, state.scale)
-            result = self._run(problem, newton, newton_step, 1, _NEWTON_PATIENCE)
+            result, n_left = self._run(problem, newton, newton_step, 1, _NEWTON_PATIENCE)
         else:
             latents, curvature = _blocks(problem)
             sweep = partial(_sweep, latents=latents, curvature=curvature)
-            result = self._run(problem, state, sweep, _CHECK_EVERY, _PATIENCE)
+            result, n_left = self._run(problem, state, sweep, _CHECK_EVERY, _PATIENCE)
         check_finite(result.mean, result.scale)
-        return result
+        return result, n_left
 
     def rows_at_once(self, n_components: int) -> int:
         """Return how many data points to infer together so that memory stays bounded.
@@ -121,12 +130,12 @@ class DiagonalInference:
         advance: Callable[[EStepProblem, _AnyState], _AnyState],
         check_every: int,
         patience: int,
-    ) -> Diagonal:
+    ) -> tuple[Diagonal, int]:
         """Advance until the tolerance is met or, if it is 0, as often as there are iterations."""
         if self.tolerance <= 0.0:
             for _ in range(self.max_iterations):
                 state = advance(problem, state)
-            return Diagonal(state.mean.contiguous(), state.scale.contiguous())
+            return Diagonal(state.mean.contiguous(), state.scale.contiguous()), 0
         mean, scale = (torch.empty_like(state.mean, memory_format=torch.contiguous_format) for _ in range(2))
         rows = torch.arange(len(mean), device=mean.device)
         progress = Progress(mean, patience)
@@ -140,17 +149,29 @@ class DiagonalInference:
             rows, state, problem = rows[left], state.rows(left), problem.rows(left)
             if len(rows) == 0:
                 break
-        n_left = progress.n_given_up + len(rows)
-        if n_left > 0:
-            warn_unfinished(n_left, len(mean), self.tolerance, self.max_iterations)
-        return Diagonal(mean, scale)
+        return Diagonal(mean, scale), progress.n_given_up + len(rows)
 
 
 STARTING_SWEEPS = DiagonalInference(tolerance=0.0, max_iterations=5)
 """The few sweeps from which another solver or an evaluation starts: close to the optimum, at a fixed cost."""
 
+_NEAR_OPTIMUM = DiagonalInference(tolerance=0.1)
+
 LEARNING_SWEEPS = DiagonalInference(tolerance=0.0, max_iterations=3)
 """The sweeps with diagonal posteriors that are enough while learning, at a fixed cost per step."""
+
+
+def starting_posteriors(
+    x: Tensor, model: SparseCodingModel, weights: EntropyWeights, tolerance: float
+) -> Diagonal:
+    """Return where a solver with another covariance and this tolerance starts.
+
+    Where the energy of the noise is not quadratic, and there is a tolerance to be met, that is close to the
+    optimum, since no solver is as safe as that of diagonal posteriors.
+    """
+    if tolerance <= 0.0 or model.likelihood.quadratic:
+        return STARTING_SWEEPS(x, model, weights)
+    return _NEAR_OPTIMUM._infer(x, model, weights)[0]
 
 
 def _blocks(problem: EStepProblem) -> tuple[list[slice], Tensor]:

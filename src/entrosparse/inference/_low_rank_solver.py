@@ -23,7 +23,7 @@ from torch import Tensor
 
 from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import InputError
-from entrosparse.inference._diagonal_solver import STARTING_SWEEPS
+from entrosparse.inference._diagonal_solver import starting_posteriors
 from entrosparse.inference._newton import TrustRegion, cholesky_of, precision_of
 from entrosparse.inference._problem import PATIENCE, EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
@@ -82,7 +82,7 @@ class LowRankInference:
             )
         problem = EStepProblem.from_data(x, model, weights)
         if start is None:
-            start = STARTING_SWEEPS(x, model, weights)
+            start = starting_posteriors(x, model, weights, self.tolerance)
         mean, tau = start.mean.clone(), start.marginal_scale().clone()
         scale = (problem.diagonal() + problem.curvature(mean, tau)).rsqrt()
         weakest = torch.linalg.eigh(problem.shared_hessian).eigenvectors[:, : self.rank]
@@ -96,7 +96,8 @@ class LowRankInference:
         for _ in range(self.max_iterations):
             nu, part, independent = mean[rows], problem.rows(rows), scale[rows]
             local = part.at(nu, None if spread is None else spread[rows])
-            precision, _ = precision_of(local.hessian(), part.curvature(nu, tau[rows]))
+            least = torch.finfo(nu.dtype).eps / tau[rows].square()  # Far from zero all curvatures may be 0.
+            precision, _ = precision_of(local.hessian(), part.curvature(nu, tau[rows]) + least)
             cholesky = cholesky_of(precision)
             gradient = local.gradient(nu, tau[rows])[0].unsqueeze(-1)
             directions, lengths = self._ritz(precision, cholesky, basis[rows], independent)

@@ -60,14 +60,15 @@ def newton_step(problem: EStepProblem, state: NewtonState) -> NewtonState:
     """Return the state after one step of all means, and then one of all deviations."""
     mean, scale = state.mean, state.scale
     turns = min(state.turns + _MORE_TURNS, _MOST_TURNS * mean.shape[1])
-    local = problem.at(mean, problem.spread(Diagonal(mean, scale)), state.caution)
+    spread = problem.spread(Diagonal(mean, scale))
+    local = problem.at(mean, spread, state.caution)
     gradient, majorizer = local.gradient(mean, scale)
     curvature = problem.curvature(mean, scale)
     added = torch.maximum(curvature, state.caution * majorizer)
     added = torch.where(curvature < 0.0, torch.lerp(curvature, majorizer, state.caution), added)
     step = _conjugate_gradients(local, added, gradient, turns)
 
-    slope, of_likelihood = _dot(gradient, step), problem.likelihood_slope(mean, scale, step)
+    slope, of_likelihood = _dot(gradient, step), problem.likelihood_slope(mean, spread, step)
     least, taken = slope.abs(), torch.zeros_like(slope)
     concave = (curvature < 0.0).any(1, keepdim=True)
     near = (_NEAR_SHARE * _largest(mean / scale)).clamp_min(_NEAR)

@@ -172,16 +172,24 @@ class EStepProblem:
         gradient = (self.loading[:, latents].T @ error.T).T
         return gradient if self.tilt is None else gradient.add_(self.tilt[latents])
 
-    def likelihood_slope(self, mean: Tensor, scale: Tensor, step: Tensor) -> Callable[[Tensor], Tensor]:
+    def variance_slope(self, mean: Tensor, spread: Tensor) -> Tensor:
+        """Return the derivative of the energy of the noise in the variances of ``Wz``, (N, D)."""
+        error = self.seen - mean @ self.dictionary.T
+        _, curvature = self.likelihood.entry_weights(error, spread, self.noise_variance)
+        slope = 0.5 * self.precision.reshape(-1) * curvature
+        return slope if self.observed is None else self.observed * slope
+
+    def likelihood_slope(
+        self, mean: Tensor, spread: Tensor | None, step: Tensor
+    ) -> Callable[[Tensor], Tensor]:
         """Return the derivative of the likelihood's energy along a step, as a function of the share taken.
 
-        Means and deviations are those of diagonal posteriors; the share and the derivative are (N, 1).
+        The share and the derivative are (N, 1). The spread is that of :meth:`spread`, and stays.
         """
-        if self.likelihood.quadratic:
+        if spread is None:
             start = torch.linalg.vecdot(self.likelihood_gradient(mean), step).unsqueeze(1)
             bend = torch.linalg.vecdot(self.hessian_product(step), step).unsqueeze(1)
             return lambda share: start + share * bend
-        spread = Diagonal(mean, scale).reconstruction_variance(self.dictionary)
         error, change = self.seen - mean @ self.dictionary.T, step @ self.dictionary.T
         pull = step @ self.loading.T if self.observed is None else self.observed * (step @ self.loading.T)
 
@@ -269,5 +277,5 @@ def warn_unfinished(n_left: int, n_rows: int, tolerance: float, max_iterations: 
         f"{n_left} of {n_rows} data points are above the tolerance {tolerance:g} after {max_iterations} "
         "iterations, or got no closer for many; raise max_iterations or the tolerance, or work in float64",
         errors.ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=3,
     )
