@@ -1,5 +1,6 @@
 """What each kind of noise is for: factor analysis, columns of different units, outliers."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,10 +13,11 @@ from conftest import untimed
 from entrosparse import SparseCoding
 from entrosparse.errors import InputError
 from entrosparse.images import bars
-from entrosparse.inference import DiagonalEncoder
+from entrosparse.inference import EXACT_LEARNING_SWEEPS, DiagonalEncoder
 from entrosparse.learning import AdamLearner, BatchEM, Callback, Checkpoints, OnlineEM, RefinedEM, train
 from entrosparse.likelihoods import LIKELIHOODS
 from entrosparse.metrics import match_atoms
+from entrosparse.priors import PRIORS
 from kinds import SIGNED
 
 RNG = np.random.default_rng(0)
@@ -29,6 +31,14 @@ LEARNERS = {
     "adam": AdamLearner(DiagonalEncoder),
     "refined": RefinedEM(OnlineEM()),
 }
+PAIRS = [
+    (noise, prior)
+    for noise in LIKELIHOODS
+    for prior in PRIORS
+    if prior in SIGNED or LIKELIHOODS[noise].quadratic
+]
+RUNS = [(*pair, learner) for pair in PAIRS for learner in ("batch", "online")]
+RUNS += [(noise, "laplace", learner) for noise in LIKELIHOODS for learner in ("adam", "refined")]
 each_noise = pytest.mark.parametrize("noise", LIKELIHOODS)
 
 
@@ -100,12 +110,13 @@ def test_laplace_noise_finds_the_bars_among_outliers():
 
 
 @pytest.mark.filterwarnings("ignore:the objective still changed")
-@each_noise
-def test_weights_are_repetitions_and_holes_are_left_out(noise, rng):
+@pytest.mark.parametrize(("noise", "prior"), PAIRS)
+def test_weights_are_repetitions_and_holes_are_left_out(noise, prior, rng):
     X = TABLE[:80].copy()
     X[::7, 2] = np.nan
     weights = rng.integers(1, 3, 80)
-    settings = {"noise": noise, "random_state": 0, "max_epochs": 30}
+    covariance = "diagonal" if prior in SIGNED else "exact-factorial"
+    settings = {"noise": noise, "prior": prior, "covariance": covariance, "random_state": 0, "max_epochs": 30}
     one = SparseCoding(3, **settings).fit(X, sample_weight=weights)
     other = SparseCoding(3, **settings).fit(np.repeat(X, weights, axis=0))
     np.testing.assert_allclose(one.components_, other.components_, rtol=0, atol=1e-5)
@@ -141,22 +152,27 @@ class _CutOff(Callback):
             raise _CutError
 
 
-@pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
-@pytest.mark.parametrize("noise", ["per-feature", "laplace"])
+@pytest.mark.parametrize(("noise", "prior", "learner"), RUNS)
 @pytest.mark.filterwarnings("ignore:learning ended", "ignore:the objective still changed")
-def test_a_run_that_was_cut_off_goes_on(noise, learner, tmp_path):
-    settings = {"n_components": 5, "epochs": 3, "batch_size": 100, "likelihood": LIKELIHOODS[noise]}
+def test_a_run_that_was_cut_off_goes_on(noise, prior, learner, tmp_path):
+    learner = LEARNERS[learner]
+    if prior not in SIGNED:
+        learner = replace(learner, inference=EXACT_LEARNING_SWEEPS)
+    settings = {"n_components": 5, "epochs": 3, "batch_size": 100}
+    settings |= {"likelihood": LIKELIHOODS[noise], "prior": PRIORS[prior]}
     whole = train(learner, ROWS, ROWS[:50], **settings)
     kept = Checkpoints(tmp_path / "kept", 0.0)
     cut = _CutOff(2 if learner.sees_all_rows else 5)
     with pytest.raises(_CutError):
         train(learner, ROWS, ROWS[:50], checkpoints=kept, callbacks=(cut,), **settings)
-    others = settings | {"likelihood": LIKELIHOODS["isotropic"]}
+    others = settings | {"likelihood": LIKELIHOODS["isotropic" if noise != "isotropic" else "per-feature"]}
     with pytest.raises(InputError, match="'likelihood' was"):
         train(learner, ROWS, ROWS[:50], checkpoints=kept, **others)
     resumed = train(learner, ROWS, ROWS[:50], checkpoints=kept, **settings)
     assert torch.equal(resumed.model.dictionary, whole.model.dictionary)
     assert torch.equal(resumed.model.noise_variance, whole.model.noise_variance)
+    if whole.model.prior_shape is not None:
+        assert torch.equal(resumed.model.prior_shape, whole.model.prior_shape)
     assert untimed(resumed.history) == untimed(whole.history)
 
 
