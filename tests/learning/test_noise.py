@@ -37,9 +37,17 @@ PAIRS = [
     for prior in PRIORS
     if prior in SIGNED or LIKELIHOODS[noise].quadratic
 ]
+SIGNED_PAIRS = [pair for pair in PAIRS if pair[1] in SIGNED]
 RUNS = [(*pair, learner) for pair in PAIRS for learner in ("batch", "online")]
 RUNS += [(noise, "laplace", learner) for noise in LIKELIHOODS for learner in ("adam", "refined")]
 each_noise = pytest.mark.parametrize("noise", LIKELIHOODS)
+
+
+def each(names, cases):
+    """Run through all cases, fast through those where the noise or the prior is the default one."""
+    slow = (case[0] != "isotropic" and case[1] != "laplace" for case in cases)
+    marked = [pytest.param(*c, marks=[pytest.mark.slow] * s) for c, s in zip(cases, slow, strict=True)]
+    return pytest.mark.parametrize(names, marked)
 
 
 def factors(n_components=3, **settings):
@@ -110,7 +118,7 @@ def test_laplace_noise_finds_the_bars_among_outliers():
 
 
 @pytest.mark.filterwarnings("ignore:the objective still changed")
-@pytest.mark.parametrize(("noise", "prior"), PAIRS)
+@each("noise, prior", PAIRS)
 def test_weights_are_repetitions_and_holes_are_left_out(noise, prior, rng):
     X = TABLE[:80].copy()
     X[::7, 2] = np.nan
@@ -130,8 +138,7 @@ def online(noise, prior, annealing):
 
 
 @pytest.mark.parametrize("annealing", ["prior", "likelihood"])
-@pytest.mark.parametrize("prior", SIGNED)
-@each_noise
+@each("noise, prior", SIGNED_PAIRS)
 def test_annealing_goes_with_every_pair(noise, prior, annealing):
     plain, annealed = (online(noise, prior, way) for way in ("none", annealing))
     assert (annealed.history_[-1]["gamma"], annealed.history_[-1]["delta"]) == (1.0, 1.0)
@@ -152,7 +159,7 @@ class _CutOff(Callback):
             raise _CutError
 
 
-@pytest.mark.parametrize(("noise", "prior", "learner"), RUNS)
+@each("noise, prior, learner", RUNS)
 @pytest.mark.filterwarnings("ignore:learning ended", "ignore:the objective still changed")
 def test_a_run_that_was_cut_off_goes_on(noise, prior, learner, tmp_path):
     learner = LEARNERS[learner]
