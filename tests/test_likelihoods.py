@@ -13,7 +13,7 @@ from scipy import integrate, optimize, special, stats
 import oracles
 from conftest import make_model, with_holes
 from entrosparse.annealing import EntropyWeights
-from entrosparse.errors import FileFormatError, InputError
+from entrosparse.errors import ConvergenceWarning, FileFormatError, InputError
 from entrosparse.inference import (
     DiagonalInference,
     ExactFactorialInference,
@@ -355,6 +355,14 @@ def test_a_row_far_away_does_not_end_inference_under_laplace_noise(solver, gener
     found = solver(x, model)
     assert torch.isfinite(pointwise_elbo(found, x, model)).all()
     torch.testing.assert_close(found.mean[1:], expected.mean, rtol=0, atol=1e-2)
+
+
+def test_low_rank_posteriors_of_rows_far_away_are_given_up_with_a_warning(generator):
+    model = make_model(12, 16, generator, likelihood=LaplaceNoise())
+    x, _ = model.sample(50, generator)
+    with pytest.warns(ConvergenceWarning, match="data points are above the tolerance"):
+        found = LowRankInference(2)(1e4 * x, model)
+    assert torch.isfinite(pointwise_elbo(found, 1e4 * x, model)).all()
 
 
 def test_features_of_equal_noise_are_isotropic(generator):

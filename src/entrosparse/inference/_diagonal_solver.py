@@ -155,8 +155,6 @@ class DiagonalInference:
 STARTING_SWEEPS = DiagonalInference(tolerance=0.0, max_iterations=5)
 """The few sweeps from which another solver or an evaluation starts: close to the optimum, at a fixed cost."""
 
-_NEAR_OPTIMUM = DiagonalInference(tolerance=0.1)
-
 LEARNING_SWEEPS = DiagonalInference(tolerance=0.0, max_iterations=3)
 """The sweeps with diagonal posteriors that are enough while learning, at a fixed cost per step."""
 
@@ -171,7 +169,7 @@ def starting_posteriors(
     """
     if tolerance <= 0.0 or model.likelihood.quadratic:
         return STARTING_SWEEPS(x, model, weights)
-    return _NEAR_OPTIMUM._infer(x, model, weights)[0]
+    return DiagonalInference(tolerance=0.1)._infer(x, model, weights)[0]
 
 
 def _blocks(problem: EStepProblem) -> tuple[list[slice], Tensor]:

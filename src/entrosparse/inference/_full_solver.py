@@ -96,11 +96,11 @@ class FullInference:
 
     def _by_line_steps(self, problem: EStepProblem, start: Posterior) -> tuple[Full, int]:
         """Return the same where the energy of the noise is not quadratic."""
-        mean = torch.empty_like(start.mean)
+        mean, scale = start.mean.clone(), start.marginal_scale()
         factor = mean.new_empty(*mean.shape, mean.shape[1])
-        whole, progress, n_left = LineState.start(start), Progress(mean, PATIENCE), 0
+        progress, n_left = Progress(mean, PATIENCE), 0
         for rows in _parts(mean):
-            state, part = whole.rows(rows), problem.rows(rows)
+            state, part = LineState.start(mean[rows], scale[rows]), problem.rows(rows)
             for _ in range(self.max_iterations):
                 state = line_step(part, state)
                 mean[rows], factor[rows] = state.mean, state.factor

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from entrosparse.inference._newton import inverse_cholesky_of, precision_of
 from entrosparse.inference._problem import EStepProblem
-from entrosparse.posteriors import Full, Posterior
+from entrosparse.posteriors import Full
 
 _LOOKS = 4  # Looks at the slope along a line.
 _ROUNDING = 4.0  # Rounding errors of a slope, in relative units for each latent.
@@ -36,10 +36,10 @@ class LineState:
     reach_of_mean: Tensor  # The same for ν.
 
     @classmethod
-    def start(cls, posterior: Posterior) -> Self:
-        """Return the state before the first step: with the means and deviations of a posterior."""
-        whole = torch.ones_like(posterior.mean[:, :1])
-        return cls(posterior.mean, torch.diag_embed(posterior.marginal_scale()), whole, whole)
+    def start(cls, mean: Tensor, scale: Tensor) -> Self:
+        """Return the state before the first step."""
+        whole = torch.ones_like(mean[:, :1])
+        return cls(mean, torch.diag_embed(scale), whole, whole)
 
     def rows(self, index: Tensor) -> Self:
         """Return the state of some of the data points."""
