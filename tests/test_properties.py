@@ -67,6 +67,8 @@ def seeded(seed):
 
 @few(5)
 @given(SEEDS, st.integers(2, 6), st.integers(2, 8), PRIOR_NAMES, st.booleans())
+@example(2807, 3, 8, "laplace", False)  # Five directions that no data point tells of.
+@example(2550, 2, 7, "generalized-gaussian", False)
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_order_and_sign_of_atoms_do_not_matter(solver, seed, n_features, n_components, prior, gaps):
     """Where the problem is convex: elsewhere another local optimum may be found."""

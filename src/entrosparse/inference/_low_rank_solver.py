@@ -85,7 +85,7 @@ class LowRankInference:
             start = starting_posteriors(x, model, weights, self.tolerance)
         mean, tau = start.mean.clone(), start.marginal_scale().clone()
         scale = (problem.diagonal() + problem.curvature(mean, tau)).rsqrt()
-        weakest = torch.linalg.eigh(problem.shared_hessian).eigenvectors[:, : self.rank]
+        weakest = self._weakest(problem)
         basis = weakest.expand(len(mean), -1, -1).clone()
         factor = torch.zeros_like(basis)
         spread = problem.spread(Diagonal(mean, tau))
@@ -128,6 +128,16 @@ class LowRankInference:
     def rows_at_once(self, n_components: int) -> int:
         """Return how many data points to infer together so that memory stays bounded."""
         return max(1, 2**24 // n_components**2)
+
+    def _weakest(self, problem: EStepProblem) -> Tensor:
+        """Return the directions (H, r), in units of d, that are weakest under a Gaussian prior.
+
+        It has the variances of the prior. Of the likelihood alone many directions may be as weak as others.
+        """
+        deviation = problem.prior.deviation(problem.prior_scale)
+        precision = problem.shared_hessian + torch.diag(deviation**-2)
+        scale = precision.diagonal().rsqrt()
+        return torch.linalg.eigh(scale[:, None] * precision * scale).eigenvectors[:, : self.rank]
 
     def _ritz(
         self, precision: Tensor, cholesky: Tensor, basis: Tensor, scale: Tensor
