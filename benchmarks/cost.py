@@ -185,7 +185,9 @@ def draw(cost: dict[str, Any]) -> Any:
         axes.set_yticks(COUNTS, [str(count) for count in COUNTS])
         axes.minorticks_off()
     grid[0].set(ylabel="speed-up of a step")
-    grid[0].legend(frameon=False, fontsize=7.5, labelcolor=plots.INK)
+    grid[-1].legend(
+        frameon=False, fontsize=8.5, labelcolor=plots.INK, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )
     return figure
 
 

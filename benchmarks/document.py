@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 import cost
 from entrosparse.app import plots
@@ -164,6 +164,9 @@ def _draw_learners(axes: Any, curves: dict[str, Any], floor: float) -> None:
             linewidth=1.3,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 OURS = "online EM"
