@@ -2,8 +2,8 @@
 
 The curvatures of entries and of latents then vanish with the distance of their residuals and codes from zero.
 On data far from what was learned, steps by curvatures are too long by many powers of ten, so that neither
-bounds nor damping help. But with T = F Fᵀ and a triangular F, the objective is jointly concave in ν and F. So
-it is concave along each line, and its slope says where to stop.
+bounds nor damping help. But with T = F Fᵀ and a triangular F, objective (17) is jointly concave in ν and F.
+So it is concave along each line, and its slope says where to stop.
 
 A step factorizes the precision P at the posterior. It moves F towards the root of P⁻¹, and then ν along −P⁻¹
 times its gradient.
@@ -49,18 +49,14 @@ class LineState:
 def line_step(problem: EStepProblem, state: LineState) -> LineState:
     """Return the state after one step of the covariances, and then one of the means."""
     mean, factor, prior, prior_scale = state.mean, state.factor, problem.prior, problem.prior_scale
-    posterior = Full(mean, factor)
-    local = problem.at(mean, problem.spread(posterior))
-    scale = posterior.marginal_scale()
+    scale, seen = Full(mean, factor).marginal_scale(), problem.dictionary @ factor
+    local = problem.at(mean, seen.square().sum(-1))
     eps = torch.finfo(scale.dtype).eps
     least = eps / scale.square()  # Far from zero all curvatures may be 0.
     precision, _ = precision_of(local.hessian(), problem.curvature(mean, scale) + least)
     inverse, rounding = inverse_cholesky_of(precision), _ROUNDING * eps * scale.shape[1]
     target = inverse.mT
-    of_codes, of_data = (
-        _lengths(factor, target),
-        _lengths(problem.dictionary @ factor, problem.dictionary @ target),
-    )
+    of_codes, of_data = _lengths(factor, target), _lengths(seen, problem.dictionary @ target)
     diagonal = torch.diagonal(factor, dim1=-2, dim2=-1)
     change = torch.diagonal(target, dim1=-2, dim2=-1) - diagonal
 
