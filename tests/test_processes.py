@@ -162,9 +162,9 @@ def test_the_command_learns_and_encodes_in_processes(tmp_path, capsys):
     assert code != 0
     assert err.count("entrosparse: error: the 'out' parameter must be a folder") == 1
     assert main([*encode, str(tmp_path / "one.npz")]) == 0
-    first, second = np.load(tmp_path / "one.npz"), np.load(tmp_path / "two.npz")
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name])
+    with np.load(tmp_path / "one.npz") as first, np.load(tmp_path / "two.npz") as second:
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name])
 
 
 def slow_fit(tmp_path, *options):

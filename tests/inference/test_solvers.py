@@ -28,7 +28,7 @@ from entrosparse.priors import PRIORS, GeneralizedGaussian, SkewedLaplace
 ANNEALED = EntropyWeights(prior=2.0, likelihood=0.6)
 KINDS = {
     "diagonal": (DiagonalInference, 1e-9),
-    "low-rank": (lambda **options: LowRankInference(3, **options), 5e-6),  # d has a floor
+    "low-rank": (lambda **options: LowRankInference(3, **options), 1e-6),  # d has a floor
     "full": (FullInference, 1e-9),
 }
 each_kind = pytest.mark.parametrize("kind", [kind for kind, _ in KINDS.values()], ids=KINDS)
@@ -50,6 +50,22 @@ def test_is_stationary(kind, tight, prior, generator, weights, n_features, n_com
     x, _ = model.sample(20, generator)
     posterior = kind(tolerance=tight, max_iterations=20_000)(x, model, weights)
     assert float(stationarity(posterior, x, model, weights).max()) <= tight
+
+
+@pytest.mark.parametrize(
+    ("seed", "sizes", "rank", "tolerance", "weights"),
+    [
+        (12, (8, 10), 3, 1e-6, ANNEALED),  # Directions take all variance of a latent, slowly.
+        (42, (8, 10), 3, 1e-6, ANNEALED),
+        (30, (36, 50), 5, 1e-3, EntropyWeights()),  # Without damping, steps lead from one bound to another.
+    ],
+)
+def test_low_rank_sweeps_reach_the_optimum(seed, sizes, rank, tolerance, weights):
+    generator = torch.Generator().manual_seed(seed)
+    model = make_model(*sizes, generator, prior=PRIORS["laplace"])
+    x, _ = model.sample(20, generator)
+    posterior = LowRankInference(rank, tolerance)(x, model, weights)
+    assert float(stationarity(posterior, x, model, weights).max()) <= tolerance
 
 
 SHAPED = {

@@ -80,14 +80,14 @@ class FullInference:
                 gradient = part.gradient(nu, tau)[0].unsqueeze(1)  # Row vectors times matrices are fast.
                 step = (gradient @ inverse.mT @ inverse).squeeze(1)
                 target = inverse.square().sum(1).sqrt()  # The norm along the columns is ten times slower.
-                nu, tau, free = region.move(rows, nu, step, tau, target)
+                nu, tau = region.move(rows, nu, step, tau, target)
                 mean[rows], scale[rows], inverses[rows] = nu, tau, inverse
                 if self.tolerance <= 0.0:
                     continue
                 by_mean = (target * part.gradient(nu, target)[0]).abs().amax(1)
                 change = (part.curvature(nu, target) - curvature).abs()  # Fᵀ diag(change) F is left over.
                 residual = torch.maximum(by_mean, (target.square() * change).sum(1))
-                region.report(rows, residual, free)
+                region.report(rows, residual)
                 rows = rows[progress.goes_on(rows, residual, self.tolerance)]
                 if len(rows) == 0:
                     break

@@ -1,16 +1,21 @@
-"""The E-step for low-rank posteriors, with one batched Cholesky factorization per sweep.
+"""The E-step for low-rank posteriors, with one or two batched Cholesky factorizations per sweep.
 
 The full posterior has T⁻¹ = P with P = s G + diag(c). The best covariance T = V Vᵀ + diag(d²) meets this as
-far as it can: T⁻¹ V = P V and diag T⁻¹ = diag P. A sweep takes three steps, which all use the factorization
-of P.
+far as it can: T⁻¹ V = P V and diag T⁻¹ = diag P. A sweep takes three steps, with the factorization of P.
 
 V, for given d:
     Write U = V/d and A = d P d. Then log |I + UUᵀ| − tr(A UUᵀ) is largest when the columns of U are the
     eigenvectors of A for its r smallest eigenvalues a, as far as they are < 1, with squared lengths 1/a − 1.
-    From sweep to sweep these eigenvectors are tracked by a Rayleigh-Ritz step, in the space that the last
-    ones and their images under A⁻¹ span.
+    From sweep to sweep these eigenvectors and the next r, so that close ones do not slow them down, are
+    tracked by a Rayleigh-Ritz step, in the space that the last ones and their images under A⁻¹ span.
 d, for given V:
     The update d² ← d² · diag(T⁻¹) / diag(P) never lowers the bound, because log |T| is convex in log d².
+d, where V follows it:
+    That update creeps where V comes to hold all variance of a latent, so data points that need many sweeps
+    take Newton steps of θ = log d². With V at its optimum, the bound is Σ (log a − a) over the other
+    eigenvalues a of A. With M₀ = Σ v vᵀ and M₁ = Σ a v vᵀ over their eigenvectors v, its slope is
+    diag(M₀ − M₁), and its Hessian is diag(M₀ − M₁) − M₀∘M₀ if the r smallest eigenvalues are much smaller
+    than the others. Slopes above 0 are left out of it, for with them it may be indefinite.
 ν:
     A Newton step.
 """
@@ -30,10 +35,10 @@ from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, LowRank, Posterior
 
 _SCALE_STEPS = 2  # Updates of d per sweep.
-
-# Least d, as a share of τ. Where V alone can give a latent all of its variance, d would otherwise fall to
-# zero. In float32 the least share is larger.
-_LEAST_SHARE = 1e-3
+_EASY_SWEEPS = 20  # Sweeps after which a data point takes Newton steps of log d².
+_MAX_LOG_STEP = 2.0  # Largest change of log d² by a Newton step.
+_RIDGE = 1e-5  # Added to the diagonal of M₀∘M₀, which vanishes for a latent whose variance V holds.
+_AT_FLOOR = 1.01  # Up to this factor above its floor, d counts as held there.
 
 
 @final
@@ -87,35 +92,39 @@ class LowRankInference:
         scale = (problem.diagonal() + problem.curvature(mean, tau)).rsqrt()
         weakest = self._weakest(problem)
         basis = weakest.expand(len(mean), -1, -1).clone()
-        factor = torch.zeros_like(basis)
+        factor = mean.new_zeros(*mean.shape, self.rank)
         spread = problem.spread(Diagonal(mean, tau))
         rows, region = torch.arange(len(mean), device=mean.device), TrustRegion(mean)
         progress = Progress(mean, PATIENCE)
-        least_share = max(_LEAST_SHARE, torch.finfo(mean.dtype).eps ** 0.25)
+        floor_share = torch.finfo(mean.dtype).eps ** 0.25  # Of τ; where V holds all variance, d falls to it.
 
-        for _ in range(self.max_iterations):
+        for sweep in range(self.max_iterations):
             nu, part, independent = mean[rows], problem.rows(rows), scale[rows]
             local = part.at(nu, None if spread is None else spread[rows])
             least = torch.finfo(nu.dtype).eps / tau[rows].square()  # Far from zero all curvatures may be 0.
             precision, _ = precision_of(local.hessian(), part.curvature(nu, tau[rows]) + least)
             cholesky = cholesky_of(precision)
             gradient = local.gradient(nu, tau[rows])[0].unsqueeze(-1)
+            floor = floor_share * tau[rows]
+            if sweep >= _EASY_SWEEPS:
+                independent = self._newton_scale(precision, basis[rows], independent, floor)
             directions, lengths = self._ritz(precision, cholesky, basis[rows], independent)
-            vectors = independent.unsqueeze(-1) * directions * lengths.unsqueeze(-2)
-            for _ in range(_SCALE_STEPS):
-                inverse = LowRank(nu, vectors, independent).precision_diagonal()
-                independent = independent * (inverse / torch.diagonal(precision, dim1=-2, dim2=-1)).sqrt()
-                independent = torch.maximum(independent, least_share * tau[rows])
+            vectors = independent.unsqueeze(-1) * directions[:, :, : self.rank] * lengths.unsqueeze(-2)
+            if sweep < _EASY_SWEEPS:
+                for _ in range(_SCALE_STEPS):
+                    inverse = LowRank(nu, vectors, independent).precision_diagonal()
+                    independent = independent * (inverse / torch.diagonal(precision, dim1=-2, dim2=-1)).sqrt()
+                    independent = torch.maximum(independent, floor)
             target = (vectors.square().sum(-1) + independent.square()).sqrt()
             step = torch.cholesky_solve(gradient, cholesky).squeeze(-1)
-            nu, deviation, free = region.move(rows, nu, step, tau[rows], target)
+            nu, deviation = region.move(rows, nu, step, tau[rows], target)
             mean[rows], tau[rows], scale[rows], factor[rows] = nu, deviation, independent, vectors
             basis[rows] = directions
             region.follow(rows, spread, part.spread(LowRank(nu, vectors, independent)))
             if self.tolerance <= 0.0:
                 continue
             residual = part.stationarity(LowRank(nu, vectors, independent))
-            region.report(rows, residual, free)
+            region.report(rows, residual)
             rows = rows[progress.goes_on(rows, residual, self.tolerance)]
             if len(rows) == 0:
                 break
@@ -130,19 +139,35 @@ class LowRankInference:
         return max(1, 2**24 // n_components**2)
 
     def _weakest(self, problem: EStepProblem) -> Tensor:
-        """Return the directions (H, r), in units of d, that are weakest under a Gaussian prior.
+        """Return the directions (H, 2 r), in units of d, that are weakest under a Gaussian prior.
 
         It has the variances of the prior. Of the likelihood alone many directions may be as weak as others.
         """
         deviation = problem.prior.deviation(problem.prior_scale)
         precision = problem.shared_hessian + torch.diag(deviation**-2)
         scale = precision.diagonal().rsqrt()
-        return torch.linalg.eigh(scale[:, None] * precision * scale).eigenvectors[:, : self.rank]
+        return torch.linalg.eigh(scale[:, None] * precision * scale).eigenvectors[:, : 2 * self.rank]
+
+    def _newton_scale(self, precision: Tensor, basis: Tensor, scale: Tensor, floor: Tensor) -> Tensor:
+        """Return d (N, H) after a Newton step from ``scale``, for the directions of the last sweep."""
+        scaled = scale.unsqueeze(-1) * precision * scale.unsqueeze(-2)
+        values, vectors = torch.linalg.eigh(basis.mT @ (scaled @ basis))
+        values = values[:, : self.rank]
+        weak = (basis @ vectors[:, :, : self.rank]) * (values < 1.0).unsqueeze(-2)
+        others = torch.eye(scale.shape[-1], dtype=scale.dtype, device=scale.device) - weak @ weak.mT
+        slope = torch.diagonal(others - scaled, dim1=-2, dim2=-1)
+        slope = slope + (weak.square() @ values.unsqueeze(-1)).squeeze(-1)
+        # A latent that is held at its floor must not bend the steps of the others.
+        moves = ((scale > _AT_FLOOR * floor) | (slope > 0.0)).to(slope.dtype)
+        hessian = moves.unsqueeze(-1) * others.square() * moves.unsqueeze(-2)
+        torch.diagonal(hessian, dim1=-2, dim2=-1).add_(_RIDGE + (-slope).clamp_min(0.0))
+        step = torch.cholesky_solve((moves * slope).unsqueeze(-1), cholesky_of(hessian)).squeeze(-1)
+        return torch.maximum(scale * (0.5 * step.clamp(-_MAX_LOG_STEP, _MAX_LOG_STEP)).exp(), floor)
 
     def _ritz(
         self, precision: Tensor, cholesky: Tensor, basis: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the columns of U as orthonormal directions (N, H, r) and lengths (N, r)."""
+        """Return orthonormal directions (N, H, 2 r), and lengths (N, r) of U, whose columns are the first."""
         column = scale.unsqueeze(-1)
         images = torch.cholesky_solve(basis / column, cholesky) / column  # A⁻¹ times the basis
         trial = torch.linalg.qr(torch.cat([basis, images], dim=-1)).Q
@@ -150,4 +175,4 @@ class LowRankInference:
         values, vectors = torch.linalg.eigh(scaled.mT @ (precision @ scaled))
         weakest = values[:, : self.rank].clamp_min(torch.finfo(values.dtype).eps ** (2.0 / 3.0))
         lengths = weakest.reciprocal() - 1.0
-        return trial @ vectors[:, :, : self.rank], lengths.clamp_min(0.0).sqrt()
+        return trial @ vectors[:, :, : basis.shape[-1]], lengths.clamp_min(0.0).sqrt()

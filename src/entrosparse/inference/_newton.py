@@ -12,6 +12,7 @@ from entrosparse.errors import NumericalError
 _MAX_STEP = 3.0  # Largest change of a mean per sweep, in posterior deviations.
 _MAX_SHARE = 1e-3  # Largest change of a mean per sweep, as a share of the largest mean, if that is more.
 _MAX_LOG_STEP = 1.0  # Largest change of the logarithm of a deviation per sweep.
+_SMALLER, _LARGER = 0.5, 1.2  # Factors on the damping of a data point whose residual grew, and fell.
 _MIN_DAMPING = 0.1  # Least factor on the steps of a data point.
 _JITTERS = (1e-6, 1e-4)  # What is added to a diagonal in turn, as a share of its mean.
 _BLOCK = 16  # Rows that are eliminated together.
@@ -23,8 +24,8 @@ class TrustRegion:
 
     Where the likelihood does not determine a direction, only the prior's curvature does. That curvature falls
     with exp(−ν²/2τ²), so it vanishes for a deviation that starts too small, and the Newton step becomes far
-    too long. Therefore means and deviations change by bounded amounts per sweep. If a residual grows although
-    no bound was met, the steps of that data point are damped.
+    too long. Therefore means and deviations change by bounded amounts per sweep. If the residual of a data
+    point grows, its next steps are damped, and less and less so as it falls.
     """
 
     def __init__(self, mean: Tensor) -> None:
@@ -33,18 +34,14 @@ class TrustRegion:
 
     def move(
         self, rows: Tensor, mean: Tensor, step: Tensor, scale: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Move means to ``mean − step`` and deviations from ``scale`` to ``target``, as far as allowed.
-
-        Returns the new means and deviations, and which rows met no bound, shape (len(rows), 1).
-        """
+    ) -> tuple[Tensor, Tensor]:
+        """Move means to ``mean − step`` and deviations from ``scale`` to ``target``, as far as allowed."""
         damping = self._damping[rows]
         log_step = (target / scale).log().clamp(-_MAX_LOG_STEP, _MAX_LOG_STEP)
         scale = scale * torch.exp(damping * log_step)
         bound = (_MAX_SHARE * (mean / scale).abs().amax(1, keepdim=True)).clamp_min(_MAX_STEP)
         share = (bound / (step / scale).abs().amax(1, keepdim=True)).clamp(max=1.0)
-        free = (share == 1.0) & (log_step.abs().amax(1, keepdim=True) < _MAX_LOG_STEP)
-        return mean - damping * share * step, scale, free
+        return mean - damping * share * step, scale
 
     def follow(self, rows: Tensor, spread: Tensor | None, target: Tensor | None) -> None:
         """Move variances of other combinations of latents (N, K) to a target as deviations move; in place."""
@@ -52,13 +49,12 @@ class TrustRegion:
             log_step = (target / spread[rows]).log().clamp(-2.0 * _MAX_LOG_STEP, 2.0 * _MAX_LOG_STEP)
             spread[rows] *= torch.exp(self._damping[rows] * log_step)
 
-    def report(self, rows: Tensor, residual: Tensor, free: Tensor) -> None:
+    def report(self, rows: Tensor, residual: Tensor) -> None:
         """Note the residuals after a move, shape (len(rows),), and damp the rows that overshot."""
         residual = residual.unsqueeze(1)
-        overshot = free & (residual > self._last[rows])
-        damping = torch.where(overshot, 0.5, 1.0) * self._damping[rows]
-        self._damping[rows] = damping.clamp_min(_MIN_DAMPING)
-        self._last[rows] = torch.where(free, residual, torch.inf)
+        damping = torch.where(residual > self._last[rows], _SMALLER, _LARGER) * self._damping[rows]
+        self._damping[rows] = damping.clamp(_MIN_DAMPING, 1.0)
+        self._last[rows] = residual
 
 
 def precision_of(hessian: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
