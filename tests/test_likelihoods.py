@@ -13,7 +13,7 @@ from scipy import integrate, optimize, special, stats
 import oracles
 from conftest import make_model, with_holes
 from entrosparse.annealing import EntropyWeights
-from entrosparse.errors import ConvergenceWarning, FileFormatError, InputError
+from entrosparse.errors import FileFormatError, InputError
 from entrosparse.inference import (
     DiagonalInference,
     ExactFactorialInference,
@@ -357,12 +357,14 @@ def test_a_row_far_away_does_not_end_inference_under_laplace_noise(solver, gener
     torch.testing.assert_close(found.mean[1:], expected.mean, rtol=0, atol=1e-2)
 
 
-def test_low_rank_posteriors_of_rows_far_away_are_given_up_with_a_warning(generator):
+@pytest.mark.parametrize("factor", [1e2, 1e6])
+@pytest.mark.filterwarnings("ignore::entrosparse.errors.ConvergenceWarning")
+def test_nearly_all_low_rank_posteriors_of_rows_far_away_are_found_under_laplace_noise(factor, generator):
     model = make_model(12, 16, generator, likelihood=LaplaceNoise())
     x, _ = model.sample(50, generator)
-    with pytest.warns(ConvergenceWarning, match="data points are above the tolerance"):
-        found = LowRankInference(2)(1e4 * x, model)
-    assert torch.isfinite(pointwise_elbo(found, 1e4 * x, model)).all()
+    found = LowRankInference(2)(factor * x, model)
+    assert int((stationarity(found, factor * x, model) > 1e-3).sum()) <= 2
+    assert torch.isfinite(pointwise_elbo(found, factor * x, model)).all()
 
 
 def test_features_of_equal_noise_are_isotropic(generator):

@@ -164,12 +164,14 @@ def starting_posteriors(
 ) -> Diagonal:
     """Return where a solver with another covariance and this tolerance starts.
 
-    Where the energy of the noise is not quadratic, and there is a tolerance to be met, that is close to the
-    optimum, since no solver is as safe as that of diagonal posteriors.
+    Where there is a tolerance to be met, that is close to the optimum. The first sweeps depend on the order
+    of the latents, and may decide which optimum low-rank posteriors come to; and where the energy of the
+    noise is not quadratic, no solver is as safe as that of diagonal posteriors.
     """
-    if tolerance <= 0.0 or model.likelihood.quadratic:
+    if tolerance <= 0.0:
         return STARTING_SWEEPS(x, model, weights)
-    return DiagonalInference(tolerance=0.1)._infer(x, model, weights)[0]
+    close = 1e-3 if model.likelihood.quadratic else 0.1
+    return DiagonalInference(tolerance=close)._infer(x, model, weights)[0]
 
 
 def _blocks(problem: EStepProblem) -> tuple[list[slice], Tensor]:
