@@ -12,10 +12,11 @@ d, for given V:
     The update d² ← d² · diag(T⁻¹) / diag(P) never lowers the bound, because log |T| is convex in log d².
 d, where V follows it:
     That update creeps where V comes to hold all variance of a latent, so data points that need many sweeps
-    take Newton steps of θ = log d². With V at its optimum, the bound is Σ (log a − a) over the other
-    eigenvalues a of A. With M₀ = Σ v vᵀ and M₁ = Σ a v vᵀ over their eigenvectors v, its slope is
-    diag(M₀ − M₁), and its Hessian is diag(M₀ − M₁) − M₀∘M₀ if the r smallest eigenvalues are much smaller
-    than the others. Slopes above 0 are left out of it, for with them it may be indefinite.
+    take Newton steps of θ = log d². With V at its optimum, twice the objective (17) is, but for a constant,
+    Σ (log a − a) over the eigenvalues a of A that U leaves out. With M₀ = Σ v vᵀ and M₁ = Σ a v vᵀ over
+    their eigenvectors v, its slope is diag(M₀ − M₁), and its Hessian is diag(M₀ − M₁) − M₀∘M₀ if the
+    eigenvalues in U are much smaller than the others. Slopes above 0 are left out of the Hessian, for with
+    them it may be indefinite.
 ν:
     A Newton step.
 """
@@ -29,14 +30,13 @@ from torch import Tensor
 from entrosparse.annealing import EntropyWeights
 from entrosparse.errors import InputError
 from entrosparse.inference._diagonal_solver import starting_posteriors
-from entrosparse.inference._newton import TrustRegion, cholesky_of, precision_of
+from entrosparse.inference._newton import MAX_LOG_STEP, TrustRegion, cholesky_of, precision_of
 from entrosparse.inference._problem import PATIENCE, EStepProblem, Progress, check_finite, warn_unfinished
 from entrosparse.model import SparseCodingModel
 from entrosparse.posteriors import Diagonal, LowRank, Posterior
 
 _SCALE_STEPS = 2  # Updates of d per sweep.
 _EASY_SWEEPS = 20  # Sweeps after which a data point takes Newton steps of log d².
-_MAX_LOG_STEP = 2.0  # Largest change of log d² by a Newton step.
 _RIDGE = 1e-5  # Added to the diagonal of M₀∘M₀, which vanishes for a latent whose variance V holds.
 _AT_FLOOR = 1.01  # Up to this factor above its floor, d counts as held there.
 
@@ -142,6 +142,7 @@ class LowRankInference:
         """Return the directions (H, 2 r), in units of d, that are weakest under a Gaussian prior.
 
         It has the variances of the prior. Of the likelihood alone many directions may be as weak as others.
+        There are no more than H.
         """
         deviation = problem.prior.deviation(problem.prior_scale)
         precision = problem.shared_hessian + torch.diag(deviation**-2)
@@ -162,12 +163,12 @@ class LowRankInference:
         hessian = moves.unsqueeze(-1) * others.square() * moves.unsqueeze(-2)
         torch.diagonal(hessian, dim1=-2, dim2=-1).add_(_RIDGE + (-slope).clamp_min(0.0))
         step = torch.cholesky_solve((moves * slope).unsqueeze(-1), cholesky_of(hessian)).squeeze(-1)
-        return torch.maximum(scale * (0.5 * step.clamp(-_MAX_LOG_STEP, _MAX_LOG_STEP)).exp(), floor)
+        return torch.maximum(scale * (0.5 * step).clamp(-MAX_LOG_STEP, MAX_LOG_STEP).exp(), floor)
 
     def _ritz(
         self, precision: Tensor, cholesky: Tensor, basis: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return orthonormal directions (N, H, 2 r), and lengths (N, r) of U, whose columns are the first."""
+        """Return orthonormal directions (N, H, 2 r), and the lengths (N, r) of U along the first r."""
         column = scale.unsqueeze(-1)
         images = torch.cholesky_solve(basis / column, cholesky) / column  # A⁻¹ times the basis
         trial = torch.linalg.qr(torch.cat([basis, images], dim=-1)).Q

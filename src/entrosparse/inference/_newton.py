@@ -9,9 +9,10 @@ from torch import Tensor
 
 from entrosparse.errors import NumericalError
 
+MAX_LOG_STEP = 1.0  # Largest change of the logarithm of a deviation per sweep.
+
 _MAX_STEP = 3.0  # Largest change of a mean per sweep, in posterior deviations.
 _MAX_SHARE = 1e-3  # Largest change of a mean per sweep, as a share of the largest mean, if that is more.
-_MAX_LOG_STEP = 1.0  # Largest change of the logarithm of a deviation per sweep.
 _SMALLER, _LARGER = 0.5, 1.2  # Factors on the damping of a data point whose residual grew, and fell.
 _MIN_DAMPING = 0.1  # Least factor on the steps of a data point.
 _JITTERS = (1e-6, 1e-4)  # What is added to a diagonal in turn, as a share of its mean.
@@ -37,7 +38,7 @@ class TrustRegion:
     ) -> tuple[Tensor, Tensor]:
         """Move means to ``mean − step`` and deviations from ``scale`` to ``target``, as far as allowed."""
         damping = self._damping[rows]
-        log_step = (target / scale).log().clamp(-_MAX_LOG_STEP, _MAX_LOG_STEP)
+        log_step = (target / scale).log().clamp(-MAX_LOG_STEP, MAX_LOG_STEP)
         scale = scale * torch.exp(damping * log_step)
         bound = (_MAX_SHARE * (mean / scale).abs().amax(1, keepdim=True)).clamp_min(_MAX_STEP)
         share = (bound / (step / scale).abs().amax(1, keepdim=True)).clamp(max=1.0)
@@ -46,7 +47,7 @@ class TrustRegion:
     def follow(self, rows: Tensor, spread: Tensor | None, target: Tensor | None) -> None:
         """Move variances of other combinations of latents (N, K) to a target as deviations move; in place."""
         if spread is not None and target is not None:
-            log_step = (target / spread[rows]).log().clamp(-2.0 * _MAX_LOG_STEP, 2.0 * _MAX_LOG_STEP)
+            log_step = (target / spread[rows]).log().clamp(-2.0 * MAX_LOG_STEP, 2.0 * MAX_LOG_STEP)
             spread[rows] *= torch.exp(self._damping[rows] * log_step)
 
     def report(self, rows: Tensor, residual: Tensor) -> None:
